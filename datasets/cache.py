@@ -1,0 +1,85 @@
+"""Stores made from other formats, kept beside their source and made again when the source changes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from datasets.errors import DataError
+from datasets.store import Store
+from datasets.writer import StoreWriter
+
+READERS_VERSION = 1  # raise it when the readers write something else from the same source
+
+logger = logging.getLogger(__name__)
+
+
+def cached_store(source: Path, files: Sequence[Path], beside: Path, write: Callable[[StoreWriter], None]) -> Store:
+    """The store of `source`, from the cache or made by `write(writer)`.
+
+    It is out of date when the size or time of one of `files` changes. It lies in `beside`/.sits-store or, where
+    that cannot be written, in the user's cache folder. Processes may do this together: the first one's store is used.
+    """
+    stamp = _stamp(files)
+    folders = [beside / ".sits-store" / source.stem, _user_cache() / f"{source.stem}-{_digest(str(source.resolve()))}"]
+    for folder in folders:
+        if (store := _fresh(folder, source, stamp)) is not None:
+            return store
+    logger.info("%s: reading %d file(s) into a store, once", source, len(files))
+    reasons = []
+    for folder in folders:
+        if not _may_write(folder):
+            reasons.append(f"{folder} is read-only")
+            continue
+        try:
+            return _make(folder, source, stamp, write)
+        except OSError as error:
+            reasons.append(f"{folder}: {error.strerror}")
+    raise DataError(
+        f"{source}: its store cannot be kept ({'; '.join(reasons)}); set XDG_CACHE_HOME to a folder to write to"
+    )
+
+
+def _make(folder: Path, source: Path, stamp: str, write: Callable[[StoreWriter], None]) -> Store:
+    provenance = {"source": str(source), "stamp": stamp}
+    shutil.rmtree(folder, ignore_errors=True)  # out of date; who has it mapped keeps it
+    try:
+        with StoreWriter(folder, provenance=provenance, source=str(source)) as writer:
+            write(writer)
+    except DataError:
+        if (store := _fresh(folder, source, stamp)) is not None:  # another process was faster
+            return store
+        raise
+    return Store.open(folder, str(source))
+
+
+def _fresh(folder: Path, source: Path, stamp: str) -> Store | None:
+    try:
+        store = Store.open(folder, str(source))
+    except DataError:
+        return None
+    return store if store.meta["provenance"].get("stamp") == stamp else None
+
+
+def _stamp(files: Sequence[Path]) -> str:
+    """Changes with the name, size or modification time of any of the files, and with the readers."""
+    states = [(file.name, (state := file.stat()).st_size, state.st_mtime_ns) for file in files]
+    return _digest(repr((READERS_VERSION, states)))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sits-moco"
+
+
+def _may_write(folder: Path) -> bool:
+    """Whether the folder can be put in place. The write bits count too: root may write anywhere, and should not."""
+    existing = next(parent for parent in folder.absolute().parents if parent.exists())
+    return bool(existing.stat().st_mode & 0o222) and os.access(existing, os.W_OK)

@@ -1,0 +1,189 @@
+"""Finding data under a data root, in either form.
+
+Ours:       ROOT/classmapping20.csv, ROOT/<year>/{train,valid,eval,unlabelled}/, each a store.
+Published:  ROOT/classmapping20.csv, ROOT/<year>/npy/*.npy or ROOT/<year>/*.csv (datasets/published.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets import budget, checks, published, sites
+from datasets.classmap import ClassMap, read_classmap
+from datasets.errors import DataError
+from datasets.store import SeriesSet, Store
+
+logger = logging.getLogger(__name__)
+
+
+class Splits(NamedTuple):
+    """The labelled series of a run."""
+
+    train: SeriesSet
+    valid: SeriesSet
+    eval: SeriesSet
+
+
+class _Found(NamedTuple):
+    """A split's series before the budget; `is_exact` where the file was made for this very budget and seed."""
+
+    series: SeriesSet
+    is_exact: bool
+
+
+def open_labelled(
+    datapath: str | Path,
+    year: int | str,
+    *,
+    num: int = 3000,
+    nclasses: int = 20,
+    seed: int = 111,
+    use_all: bool = False,
+    regions: Sequence[str] | None = None,
+    leave_out: str | None = None,
+) -> Splits:
+    """Train, valid and eval series of a year, within a budget of `num` labelled series.
+
+    A published file made for this budget and seed is used as it is. Otherwise train is drawn class-balanced and valid
+    in natural proportions, by the seed, from the largest pool there is. Eval is always whole; `use_all` lifts the
+    budget. `regions` keeps the series of these sites alone, `leave_out` takes a site from train and valid and leaves
+    eval nothing else; both come before the draw. DataError for what is missing and for a budget beyond the pool.
+    """
+    folder = _year_folder(datapath, year)
+    counts = None if use_all else budget.split_budget(num)
+    is_filtered = regions is not None or leave_out is not None
+    exact = None if use_all or is_filtered else (num, seed)
+    train, valid, evaluation = (_find_labelled(folder, split, nclasses, exact) for split in budget.LABELLED)
+    chosen = Splits(train.series, valid.series, evaluation.series)
+    if is_filtered:
+        chosen = Splits(*sites.restrict(chosen, regions, leave_out))
+    if counts is not None and not train.is_exact:
+        drawn = budget.draw_balanced(chosen.train.labels, counts[0], nclasses + 1, seed, where=f"{folder}: train")
+        chosen = chosen._replace(train=chosen.train.take(drawn))
+    if counts is not None and not valid.is_exact:
+        drawn = budget.draw_natural(len(chosen.valid), counts[1], seed, "valid", where=f"{folder}: valid")
+        chosen = chosen._replace(valid=chosen.valid.take(drawn))
+    for split, series in zip(budget.LABELLED, chosen, strict=True):
+        _log_source(split, series)
+    return chosen
+
+
+def open_eval(
+    datapath: str | Path,
+    year: int | str,
+    *,
+    num: int = 3000,
+    nclasses: int = 20,
+    seed: int = 111,
+    use_all: bool = False,
+    regions: Sequence[str] | None = None,
+) -> SeriesSet:
+    """The whole eval split of a year, as `open_labelled` finds it; train and valid need not be there."""
+    exact = None if use_all or regions is not None else (num, seed)
+    series = _find_labelled(_year_folder(datapath, year), "eval", nclasses, exact).series
+    if regions is not None:
+        (series,) = sites.restrict([series], regions)
+    _log_source("eval", series)
+    return series
+
+
+def open_unlabelled(datapath: str | Path, year: int | str, *, num: int | None = None, seed: int = 111) -> SeriesSet:
+    """The unlabelled series of a year: all of them, or `num` drawn by the seed."""
+    folder = _year_folder(datapath, year)
+    series = SeriesSet.whole(_find_unlabelled(folder))
+    if num is not None:
+        series = series.take(budget.draw_natural(len(series), num, seed, "unlabelled", where=f"{folder}: unlabelled"))
+    _log_source("unlabelled", series)
+    return series
+
+
+def open_classmap(datapath: str | Path, nclasses: int = 20) -> ClassMap:
+    """The class map of `nclasses` classes, "Other" not counted: ROOT/classmapping<nclasses>.csv."""
+    path = _root(datapath) / f"classmapping{nclasses}.csv"
+    classmap = read_classmap(path)
+    if classmap.num_classes != nclasses + 1:
+        raise DataError(f"{path}: {classmap.num_classes - 1} classes; expected {nclasses}, as its name says")
+    return classmap
+
+
+def _root(datapath: str | Path) -> Path:
+    root = Path(datapath)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such data folder; give one with --datapath")
+    return root
+
+
+def _year_folder(datapath: str | Path, year: int | str) -> Path:
+    folder = _root(datapath) / str(year)
+    if not folder.is_dir():
+        years = sorted(path.name for path in folder.parent.iterdir() if path.is_dir() and path.name.isdecimal())
+        raise DataError(f"{folder}: no such year; found {', '.join(years) or 'none'} in {folder.parent}")
+    return folder
+
+
+def _find_labelled(folder: Path, split: str, nclasses: int, exact: tuple[int, int] | None) -> _Found:
+    """A split's series, their labels checked. `exact`: the budget and seed whose own file is preferred."""
+    if (folder / split / "meta.json").is_file():
+        found = _Found(SeriesSet.whole(Store.open(folder / split)), is_exact=False)
+    elif exact is not None and (file := _exact_file(folder, split, nclasses, *exact)).is_file():
+        found = _Found(SeriesSet.whole(published.npy_store(file)), is_exact=True)
+    else:
+        found = _Found(SeriesSet.whole(_published_pool(folder, split, nclasses)), is_exact=False)
+    source = found.series.store.source
+    if found.series.labels is None:
+        raise DataError(f"{source}: no labels; expected a class id for every {split} series")
+    checks.check_labels(found.series.labels, nclasses + 1, source)
+    return found
+
+
+def _exact_file(folder: Path, split: str, nclasses: int, num: int, seed: int) -> Path:
+    """The file made for a budget and seed. The eval file bears the count of valid, but holds the whole split."""
+    from_train, from_valid = budget.split_budget(num)
+    count = from_train if split == "train" else from_valid
+    return folder / "npy" / f"{split.capitalize()}_R{count}_Seed{seed}_Class{nclasses}.npy"
+
+
+def _published_pool(folder: Path, split: str, nclasses: int) -> Store:
+    """Everything there is of a split: the file of all, else table and series files, else the largest drawn file."""
+    name = split.capitalize()
+    if (whole := folder / "npy" / f"{name}_All.npy").is_file():
+        return published.npy_store(whole)
+    table = folder / f"{split}.csv"
+    if table.is_file() and (store := published.table_store(table)) is not None:
+        return store
+    pattern = re.compile(rf"{name}_R(\d+)_Seed(\d+)_Class{nclasses}\.npy")
+    drawn = [(int(match[1]), -int(match[2]), file) for file, match in _matches(folder / "npy", pattern)]
+    if drawn:
+        return published.npy_store(max(drawn)[-1])
+    raise DataError(
+        f"{folder}: no {split} series; expected a store {split}/, npy/{name}_All.npy,"
+        f" npy/{name}_R<n>_Seed<seed>_Class{nclasses}.npy, or {split}.csv with its series files"
+    )
+
+
+def _find_unlabelled(folder: Path) -> Store:
+    if (folder / "unlabelled" / "meta.json").is_file():
+        return Store.open(folder / "unlabelled")
+    preferred = [folder / "npy" / f"Unsupervised_{name}.npy" for name in ("All", "mini_All")]
+    for file in (*preferred, *sorted((folder / "npy").glob("Unsupervised*.npy"))):
+        if file.is_file():
+            return published.npy_store(file)
+    if any((folder / "Unsupervised").glob("*.csv")):
+        return published.folder_store(folder / "Unsupervised")
+    raise DataError(
+        f"{folder}: no unlabelled series; expected a store unlabelled/, npy/Unsupervised_All.npy,"
+        " npy/Unsupervised_mini_All.npy, or Unsupervised/*.csv"
+    )
+
+
+def _matches(folder: Path, pattern: re.Pattern) -> list[tuple[Path, re.Match]]:
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [(file, match) for file in files if (match := pattern.fullmatch(file.name))]
+
+
+def _log_source(split: str, series: SeriesSet) -> None:
+    logger.info("%s: %d of %d series of %s", split, len(series), len(series.store), series.store.source)

@@ -1,0 +1,80 @@
+"""Checks of ragged series held as flat arrays: each names the first offence by series and observation.
+
+Series are numbered from `first`, so that a piece of a longer run names the series as the whole would.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from datasets.bands import BANDS, MAX_DOY
+from datasets.errors import DataError
+
+DN_LIMITS = np.iinfo(np.int16)
+
+
+def check_lengths(lengths: np.ndarray, observations: int, where: str, first: int = 0) -> None:
+    """Every series has at least one observation and together they have `observations`."""
+    empty = np.flatnonzero(lengths < 1)
+    if empty.size:
+        found = lengths[empty[0]]
+        raise DataError(f"{where}: series {first + empty[0]} has {found} observations; expected at least 1")
+    if lengths.sum() != observations:
+        raise DataError(f"{where}: the lengths add up to {lengths.sum()} observations, but there are {observations}")
+
+
+def check_bands(bands: np.ndarray, lengths: np.ndarray, where: str, first: int = 0) -> None:
+    """All of `bands` (M, 10) are finite numbers that int16 DN can hold."""
+    if bands.dtype == np.int16:
+        return
+    with np.errstate(invalid="ignore"):
+        good = (bands >= DN_LIMITS.min) & (bands <= DN_LIMITS.max)  # False for NaN as well
+    if not good.all():
+        row, band = np.argwhere(~good)[0]
+        raise DataError(
+            f"{where}: {_observation(row, lengths, first)}: {BANDS[band]} is {bands[row, band]};"
+            f" expected a digital number from {DN_LIMITS.min} to {DN_LIMITS.max}"
+        )
+    if bands.size and bands.dtype.kind == "f" and np.abs(bands).max() <= 2 and (bands % 1 != 0).any():
+        raise DataError(
+            f"{where}: the largest band value is {bands.max():.4g}, which looks like reflectance;"
+            " expected digital numbers (reflectance x 10000)"
+        )
+
+
+def check_days(doy: np.ndarray, lengths: np.ndarray, where: str, first: int = 0) -> None:
+    """All of `doy` (M,) are whole days from 1 to 366 that never run backwards inside a series."""
+    with np.errstate(invalid="ignore"):
+        good = (doy >= 1) & (doy <= MAX_DOY) & (doy % 1 == 0)
+    if not good.all():
+        row = np.flatnonzero(~good)[0]
+        raise DataError(
+            f"{where}: {_observation(row, lengths, first)}: day of year is {doy[row]};"
+            f" expected a whole number from 1 to {MAX_DOY}"
+        )
+    backwards = np.diff(doy) < 0
+    backwards[np.cumsum(lengths)[:-1] - 1] = False  # from one series to the next
+    if backwards.any():
+        row = np.flatnonzero(backwards)[0] + 1
+        raise DataError(
+            f"{where}: {_observation(row, lengths, first)}: day of year {doy[row]} follows {doy[row - 1]};"
+            " expected observations sorted by day of year"
+        )
+
+
+def check_labels(labels: np.ndarray, num_classes: int | None, where: str, first: int = 0) -> None:
+    """All labels are whole numbers from 0 to num_classes - 1 (`None`: no upper limit)."""
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"{where}: labels are of type {labels.dtype}; expected class ids (whole numbers)")
+    bad = labels < 0 if num_classes is None else (labels < 0) | (labels >= num_classes)
+    if bad.any():
+        number = np.flatnonzero(bad)[0]
+        expected = "a class id, 0 or more" if num_classes is None else f"a class id from 0 to {num_classes - 1}"
+        raise DataError(f"{where}: series {first + number} has label {labels[number]}; expected {expected}")
+
+
+def _observation(row: int, lengths: np.ndarray, first: int) -> str:
+    """'series 7, observation 12' for a row of the flat arrays, both counted from 0."""
+    ends = np.cumsum(lengths)
+    series = int(np.searchsorted(ends, row, side="right"))
+    return f"series {first + series}, observation {int(row - ends[series] + lengths[series])}"

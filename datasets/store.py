@@ -1,0 +1,192 @@
+"""The store: ragged series as flat, memory-mapped arrays in a folder.
+
+    bands.npy    (M, 10) int16   digital numbers, all observations of all series one after another
+    doy.npy      (M,)    int16   day of year, 1-366
+    offsets.npy  (N+1,)  int64   series i is rows offsets[i] to offsets[i+1]
+    index.csv    N rows          label (class id), code, region, id …; absent for unlabelled data
+    meta.json                    format, version, counts, provenance
+
+That is 22 bytes an observation and 8 a series. Opening reads the headers alone, whatever the number of series.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from datasets import checks
+from datasets.bands import BANDS
+from datasets.errors import DataError
+from datasets.writer import FORMAT, VERSION, StoreWriter
+
+__all__ = ["SeriesSet", "Store", "StoreWriter"]
+
+CHUNK = 65536  # series that validate() looks at together
+
+
+class Store:
+    """A finished store, opened for reading. Picklable: another process maps the same files.
+
+    `source` is what errors about the series name: what the store was read from, or the store itself.
+    """
+
+    def __init__(self, path: Path, source: str, meta: dict, bands: np.ndarray, doy: np.ndarray, offsets: np.ndarray):
+        self.path, self.source, self.meta = path, source, meta
+        self.bands, self.doy, self.offsets = bands, doy, offsets
+
+    @classmethod
+    def open(cls, path: str | Path, source: str | None = None) -> Store:
+        """Map the store at `path`; DataError when it is not one, is unfinished, or its files disagree."""
+        path = Path(path)
+        meta = _read_meta(path)
+        bands = _map(path / "bands.npy", np.int16, (len(BANDS),))
+        doy = _map(path / "doy.npy", np.int16)
+        offsets = _map(path / "offsets.npy", np.int64)
+        counts = {
+            "bands.npy": (len(bands), meta["observations"]),
+            "doy.npy": (len(doy), meta["observations"]),
+            "offsets.npy": (len(offsets), meta["series"] + 1),
+            "the last entry of offsets.npy": (offsets[-1] if len(offsets) else 0, meta["observations"]),
+        }
+        for name, (found, expected) in counts.items():
+            if found != expected:
+                raise DataError(f"{path}: {name} counts {found}, meta.json says {expected}; make the store again")
+        return cls(path, source or str(path), meta, bands, doy, offsets)
+
+    def __reduce__(self):
+        return Store.open, (self.path, self.source)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __repr__(self) -> str:
+        size = sum(file.stat().st_size for file in self.path.iterdir())
+        classes = self.meta["classes"]
+        return (
+            f"Store({self.path}: {len(self):,} series, {len(self.doy):,} observations,"
+            f" {'unlabelled' if classes is None else f'{classes} classes'}, {_human(size)})"
+        )
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Observations of each series, (N,) int64."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def index(self) -> pd.DataFrame | None:
+        """index.csv, a row a series (`None` if there is none). Read at the first use."""
+        file = self.path / "index.csv"
+        if not file.exists():
+            return None
+        index = pd.read_csv(file, keep_default_na=False)
+        if len(index) != len(self):
+            raise DataError(f"{file}: {len(index)} rows for {len(self)} series; expected a row a series")
+        return index
+
+    @cached_property
+    def labels(self) -> np.ndarray | None:
+        """Class id of each series, (N,) int64; `None` for unlabelled data."""
+        if self.index is None or "label" not in self.index:
+            return None
+        labels = self.index["label"].to_numpy()
+        checks.check_labels(labels, None, str(self.path / "index.csv"))
+        return labels.astype(np.int64)
+
+    def series(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Bands (T, 10) int16 DN and day of year (T,) int16 of series i."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"series {i} of {len(self)}")
+        rows = slice(self.offsets[i], self.offsets[i + 1])
+        return self.bands[rows], self.doy[rows]
+
+    def validate(self, num_classes: int | None = None) -> None:
+        """Look at everything, a chunk at a time; DataError names the first offence.
+
+        Lengths of at least 1, days of year 1-366 that never run backwards inside a series, labels from 0 to
+        num_classes - 1 (`None`: any class id). Band values need no look: every int16 is a digital number.
+        """
+        for first in range(0, len(self), CHUNK):
+            offsets = self.offsets[first : first + CHUNK + 1]
+            lengths, doy = np.diff(offsets), self.doy[offsets[0] : offsets[-1]]
+            checks.check_lengths(lengths, len(doy), str(self.path), first)
+            checks.check_days(doy, lengths, str(self.path), first)
+        if self.labels is not None:
+            checks.check_labels(self.labels, num_classes, str(self.path / "index.csv"))
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesSet:
+    """Some series of a store: `rows` (n,) int64 are their numbers, in the order in which they are used."""
+
+    store: Store
+    rows: np.ndarray
+
+    @classmethod
+    def whole(cls, store: Store) -> SeriesSet:
+        """Every series of the store, in its order."""
+        return cls(store, np.arange(len(store)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Observations of each series, (n,) int64."""
+        return np.asarray(self.store.offsets[self.rows + 1] - self.store.offsets[self.rows])
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Class ids, (n,) int64; `None` for unlabelled data."""
+        return None if self.store.labels is None else self.store.labels[self.rows]
+
+    @property
+    def regions(self) -> np.ndarray | None:
+        """Site names, (n,) of str; `None` where the index has no region column."""
+        index = self.store.index
+        if index is None or "region" not in index:
+            return None
+        return index["region"].to_numpy(dtype=object)[self.rows]
+
+    def take(self, positions: np.ndarray) -> SeriesSet:
+        """The series at these positions of this set (or where a mask of its length is True)."""
+        return SeriesSet(self.store, self.rows[positions])
+
+
+def _read_meta(path: Path) -> dict:
+    if ".partial-" in path.name:
+        raise DataError(f"{path}: an unfinished store, left by a writer that was cut off; make the store again")
+    try:
+        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: not a store (no meta.json); expected a folder written by StoreWriter") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path / 'meta.json'}: cannot be read ({error}); make the store again") from None
+    if not isinstance(meta, dict) or (meta.get("format"), meta.get("version")) != (FORMAT, VERSION):
+        raise DataError(f"{path / 'meta.json'}: expected format {FORMAT!r}, version {VERSION}; make the store again")
+    return meta
+
+
+def _map(file: Path, dtype: type, row_shape: tuple[int, ...] = ()) -> np.ndarray:
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{file}: cannot be read ({reason}); make the store again") from None
+    if array.dtype != dtype or array.shape[1:] != row_shape or array.ndim != 1 + len(row_shape):
+        expected = " x ".join(["rows", *map(str, row_shape)])
+        raise DataError(f"{file}: {array.dtype} of shape {array.shape}; expected {np.dtype(dtype)}, {expected}")
+    return array
+
+
+def _human(size: float) -> str:
+    """Bytes for reading: 1536 -> '1.5 KiB'."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB"

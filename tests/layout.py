@@ -1,0 +1,96 @@
+"""Small data roots for tests, in the published layout and in ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from datasets.bands import BANDS
+from datasets.store import Store, StoreWriter
+
+SITES = ("Adams", "Harvey", "Haskell")
+
+
+def make_series(generator: np.random.Generator, length: int | None = None, width: int = 12) -> np.ndarray:
+    """A (T, width) array as published: bands, what is ignored, day of year last."""
+    length = length or int(generator.integers(3, 12))
+    array = generator.uniform(0, 1, (length, width))
+    array[:, : len(BANDS)] = generator.integers(0, 16000, (length, len(BANDS)))[:, : array.shape[1]]
+    array[:, -1] = np.sort(generator.integers(1, 367, length))
+    return array
+
+
+def object_array(items: list) -> np.ndarray:
+    """(N,) object array, also where all items have one shape."""
+    array = np.empty(len(items), dtype=object)
+    for i, item in enumerate(items):
+        array[i] = item
+    return array
+
+
+def save_labelled(path: Path, series: list[np.ndarray], labels: list[int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, np.stack([object_array(series), object_array(labels)]), allow_pickle=True)
+
+
+def save_unlabelled(path: Path, series: list[np.ndarray]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, object_array(series), allow_pickle=True)
+
+
+def save_table(path: Path, series: list[np.ndarray], labels: list[int], *, empty_first: bool = True) -> pd.DataFrame:
+    """A split's table as published, with a row without observations that readers must skip."""
+    count = len(series)
+    regions = [SITES[i % len(SITES)] for i in range(count)]
+    table = pd.DataFrame(
+        {
+            "id": np.arange(1000, 1000 + count),
+            "code": np.arange(count) % 7 + 1,
+            "path": [f"data\\US\\2019\\{regions[i]}\\{1000 + i}.csv" for i in range(count)],
+            "sequencelength": [len(array) for array in series],
+            "classid": labels,
+            "classname": [" Grass/Pasture"] * count,
+            "region": regions,
+            "mode": [path.stem] * count,
+        }
+    )
+    if empty_first:
+        skipped = table.iloc[:1].assign(id=999, path="data\\US\\2019\\Adams\\999.csv", sequencelength=0)
+        table = pd.concat([skipped, table], ignore_index=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False)
+    return table
+
+
+def save_series_csv(path: Path, array: np.ndarray, *, weight: bool = False) -> None:
+    columns = {name: array[:, i].astype(int) for i, name in enumerate(BANDS)}
+    if weight:
+        columns["weight"] = array[:, 10]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(columns | {"doy": array[:, -1].astype(int)}).to_csv(path, index=False)
+
+
+def write_store(path: Path, labels: list[int] | None, count: int = 0, seed: int = 0) -> Store:
+    """A store of series with these labels and the sites in turn, or of `count` unlabelled series."""
+    generator = np.random.default_rng(seed)
+    count = count if labels is None else len(labels)
+    series = [make_series(generator) for _ in range(count)]
+    index = None if labels is None else {"label": labels, "region": [SITES[i % len(SITES)] for i in range(count)]}
+    with StoreWriter(path) as writer:
+        writer.append(
+            np.concatenate([array[:, :10] for array in series]),
+            np.concatenate([array[:, -1] for array in series]),
+            [len(array) for array in series],
+            index,
+        )
+    return Store.open(path)
+
+
+def same_series(store: Store, series: list[np.ndarray]) -> bool:
+    """Whether the store holds these arrays' bands and days of year, in this order."""
+    return len(store) == len(series) and all(
+        np.array_equal(bands, array[:, :10]) and np.array_equal(doy, array[:, -1])
+        for (bands, doy), array in zip(map(store.series, range(len(store))), series, strict=True)
+    )

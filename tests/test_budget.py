@@ -1,0 +1,102 @@
+"""The label budget: counts, balance, fairness, and the same draw for the same seed."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datasets.budget import draw_balanced, draw_natural, split_budget
+from datasets.errors import DataError
+
+CLASSES = 21
+
+
+@given(num=st.integers(2, 10**7))
+def test_nine_tenths_come_from_train(num):
+    assert split_budget(num) == (int(0.9 * num), num - int(0.9 * num))
+
+
+@pytest.mark.parametrize("num", [1, 0, -5])
+def test_a_budget_too_small_to_split(num):
+    with pytest.raises(DataError, match=f"budget of {num} .* empty"):
+        split_budget(num)
+
+
+@settings(deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 60), min_size=CLASSES, max_size=CLASSES).filter(any),
+    share=st.floats(0.01, 1),
+    seed=st.integers(0, 2**32),
+)
+def test_balanced_draw(sizes, share, seed):
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(CLASSES), sizes))
+    count = max(1, int(share * len(labels)))
+    drawn = draw_balanced(labels, count, CLASSES, seed)
+    assert len(drawn) == count and (np.diff(drawn) > 0).all() and 0 <= drawn[0] and drawn[-1] < len(labels)
+    np.testing.assert_array_equal(drawn, draw_balanced(labels, count, CLASSES, seed))
+    limit = max(1, 2 * count // CLASSES)
+    taken = np.bincount(labels[drawn], minlength=CLASSES)
+    if np.minimum(sizes, limit).sum() >= count:
+        assert taken.max() <= limit
+        short = taken < np.minimum(sizes, limit)  # a class that could give more gave as much as any, less one round
+        assert not short.any() or taken[short].min() >= taken.max() - 1
+    else:
+        assert (taken >= np.minimum(sizes, limit)).all()
+
+
+def test_rare_classes_are_used_up_and_common_ones_capped():
+    labels = np.repeat([0, 1, 2, 3], [1000, 100, 3, 1])
+    drawn = labels[draw_balanced(labels, 30, 4, seed=111)]
+    assert np.bincount(drawn).tolist() == [13, 13, 3, 1]
+    drawn = labels[draw_balanced(np.repeat(np.arange(10), [1000] + [1] * 9), 9, 10, seed=1)]
+    assert len(drawn) == 9
+
+
+def test_what_the_limit_leaves_open_is_drawn_with_a_warning_once(caplog):
+    labels = np.repeat([0, 1], 50)
+    with caplog.at_level(logging.WARNING):
+        for seed in (1, 2):
+            assert len(draw_balanced(labels, 60, CLASSES, seed, where="a test")) == 60
+    assert [record.message[:38] for record in caplog.records] == ["a test: only 10 of 60 series can be dr"]
+
+
+def test_every_series_has_its_chance():
+    labels = np.repeat([0, 1], [20, 20])
+    times = np.zeros(40)
+    for seed in range(400):
+        times[draw_balanced(labels, 10, 2, seed)] += 1
+    assert 60 < times.min() and times.max() < 145  # 100 expected, standard deviation 8.7
+
+
+def test_draws_nest():
+    labels = np.random.default_rng(3).integers(0, 14, 2000)
+    small, large = (set(draw_balanced(labels, count, CLASSES, seed=7)) for count in (45, 450))
+    assert small < large
+
+
+def test_natural_draw_keeps_proportions():
+    labels = np.repeat([0, 1], [9000, 1000])
+    drawn = draw_natural(len(labels), 2000, 111, "valid")
+    assert (np.diff(drawn) > 0).all() and 150 < (labels[drawn] == 1).sum() < 250
+
+
+def test_streams_differ_by_seed_and_split_and_leave_global_state_alone():
+    state = np.random.get_state()[1].copy()
+    draws = [draw_natural(1000, 20, seed, split) for seed in (1, 2) for split in ("valid", "unlabelled")]
+    assert len({tuple(draw) for draw in draws}) == 4
+    np.testing.assert_array_equal(np.random.get_state()[1], state)
+
+
+def test_a_budget_beyond_the_data():
+    with pytest.raises(DataError, match="data/2019: train: the budget needs 11 series, there are 10; .*--useall"):
+        draw_balanced(np.zeros(10, dtype=int), 11, CLASSES, 1, where="data/2019: train")
+    with pytest.raises(DataError, match="valid: the budget needs 3 series, there are 2"):
+        draw_natural(2, 3, 1, "valid")
+    with pytest.raises(DataError, match="0 series asked for"):
+        draw_natural(2, 0, 1, "unlabelled")
+    with pytest.raises(DataError, match="seed -1: expected 0 or more"):
+        draw_natural(2, 1, -1, "valid")
