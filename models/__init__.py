@@ -1,0 +1,72 @@
+"""The models by name: five networks (torch) and the estimators of scikit-learn."""
+
+from __future__ import annotations
+
+from models.errors import ModelError
+from models.estimators import ESTIMATORS, SeriesEstimator, build_estimator
+from models.init import INITS, initialise
+from models.layers import Network
+from models.lstm import LSTM
+from models.ltae import LTAE
+from models.stnet import STNet
+from models.tempcnn import TempCNN
+from models.transformer import TransformerModel
+
+__all__ = [
+    "ESTIMATORS",
+    "INITS",
+    "NETWORKS",
+    "ModelError",
+    "Network",
+    "SeriesEstimator",
+    "build_estimator",
+    "build_model",
+    "canonical_name",
+]
+
+_NETWORKS = {"stnet": STNet, "transformer": TransformerModel, "tempcnn": TempCNN, "lstm": LSTM, "ltae": LTAE}
+
+NETWORKS = tuple(_NETWORKS)
+
+
+def canonical_name(name: str) -> str:
+    """The registry's spelling of a model's name, given in any case; ModelError lists the names there are."""
+    if name.lower() in NETWORKS + ESTIMATORS:
+        return name.lower()
+    raise ModelError(f"unknown model {name!r}: choose one of {', '.join(NETWORKS + ESTIMATORS)}")
+
+
+def build_model(
+    name: str,
+    *,
+    num_classes: int = 21,
+    sequencelength: int = 70,
+    use_doy: bool = False,
+    init: str = "published",
+    **kwargs,
+) -> Network:
+    """A fresh network by name, its weights started as ``init`` says.
+
+    ``use_doy`` and ``sequencelength`` reach the networks that read them; ``kwargs`` are the network's own options.
+    The network's ``arguments`` build it again: ``build_model(**network.arguments)``.
+    """
+    name = canonical_name(name)
+    if name in ESTIMATORS:
+        raise ModelError(f"{name!r} is no network: choose one of {', '.join(NETWORKS)}")
+    network_class = _NETWORKS[name]
+    options = {"num_classes": num_classes, **kwargs}
+    if network_class.uses_doy_flag:
+        options["use_doy"] = use_doy
+    if network_class.fixed_length:
+        options["sequencelength"] = sequencelength
+    network = network_class(**options)
+    initialise(network, init)
+    network.arguments = {
+        "name": name,
+        "num_classes": num_classes,
+        "sequencelength": sequencelength,
+        "use_doy": use_doy,
+        "init": init,
+        **kwargs,
+    }
+    return network

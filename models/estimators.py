@@ -1,0 +1,95 @@
+"""Classifiers of scikit-learn by name, all through one door.
+
+They see a series of S observations as one vector of S * 10 values, where a value's place stands for its day, so give
+them series interpolated to a regular grid of days. To add one, write a line in ``_ESTIMATORS``: a name, and a function
+of the seed that makes the classifier.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import ClassifierMixin
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from models.errors import ModelError
+from models.random_forest import random_forest
+
+
+def support_vectors(seed: int) -> Pipeline:
+    """RBF support vector machine, classes weighted against their frequency; it draws nothing, so no seed is used.
+
+    C. Cortes and V. Vapnik, "Support-vector networks", Machine Learning 20 (1995), 273-297.
+    """
+    return make_pipeline(StandardScaler(), SVC(class_weight="balanced"))
+
+
+def boosted_trees(seed: int) -> HistGradientBoostingClassifier:
+    """Gradient boosting on binned values, classes weighted against their frequency.
+
+    J. H. Friedman, "Greedy function approximation: a gradient boosting machine", Annals of Statistics 29 (2001),
+    1189-1232. No early stopping: it would hold out samples of classes that may have only one.
+    """
+    return HistGradientBoostingClassifier(class_weight="balanced", early_stopping=False, random_state=seed)
+
+
+_ESTIMATORS = {
+    "rf": random_forest,
+    "svm": support_vectors,
+    "gbt": boosted_trees,
+}
+
+ESTIMATORS = tuple(_ESTIMATORS)
+
+
+class SeriesEstimator:
+    """A scikit-learn classifier that takes series x (N, S, 10).
+
+    Labels are class ids; those missing in training are fine and never predicted.
+    """
+
+    interpolates = True
+    uses_doy_flag = False
+    needs_weight = False
+
+    def __init__(self, name: str, classifier: ClassifierMixin):
+        self.run_name = name.upper()
+        self.classifier = classifier
+
+    def fit(self, x: ArrayLike, labels: ArrayLike) -> SeriesEstimator:
+        """Train on series x (N, S, 10) and their labels (N,); ModelError where these are all of one class."""
+        labels = np.asarray(labels)
+        classes = np.unique(labels)
+        if len(classes) == 1:
+            raise ModelError(f"{self.run_name} needs series of 2 classes or more, the labels are all {classes[0]}")
+        self.classifier.fit(flatten(x), labels)
+        return self
+
+    def predict(self, x: ArrayLike) -> np.ndarray:
+        """Class ids (N,) of series x (N, S, 10); ModelError where S is not that of the training."""
+        x = flatten(x)
+        if x.shape[1] != self.classifier.n_features_in_:
+            raise ModelError(
+                f"{self.run_name} was trained on {self.classifier.n_features_in_} values a series and was given "
+                f"{x.shape[1]}: use the sequence length of the training"
+            )
+        return self.classifier.predict(x)
+
+
+def flatten(x: ArrayLike) -> np.ndarray:
+    """Series (N, S, 10) as vectors (N, S * 10)."""
+    x = np.asarray(x)
+    return x.reshape(len(x), -1)
+
+
+def build_estimator(name: str, *, seed: int = 111) -> SeriesEstimator:
+    """A fresh estimator by name, in any case; what it draws at random is fixed by ``seed``.
+
+    ModelError for a name that is not one of ``ESTIMATORS``.
+    """
+    if name.lower() not in ESTIMATORS:
+        raise ModelError(f"{name!r} is no estimator: choose one of {', '.join(ESTIMATORS)}")
+    return SeriesEstimator(name.lower(), _ESTIMATORS[name.lower()](seed))

@@ -1,0 +1,10 @@
+"""Random forest: L. Breiman, "Random forests", Machine Learning 45 (2001), 5-32."""
+
+from __future__ import annotations
+
+from sklearn.ensemble import RandomForestClassifier
+
+
+def random_forest(seed: int) -> RandomForestClassifier:
+    """500 trees of depth at most 25, as SITS-MoCo compares with, grown on all cores."""
+    return RandomForestClassifier(n_estimators=500, max_depth=25, n_jobs=-1, random_state=seed)

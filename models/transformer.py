@@ -1,0 +1,52 @@
+"""The Transformer of SITS-MoCo, pooled by the mean over observations.
+
+Y. Xu, Y. Ma and Z. Zhang, "Self-supervised pre-training for large-scale crop mapping using Sentinel-2 time series",
+ISPRS Journal of Photogrammetry and Remote Sensing 207 (2024), 312-325, section 3.1; its encoder is that of
+A. Vaswani et al., "Attention is all you need", NeurIPS 2017.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.attention import Encoder, masked_mean
+from models.errors import ModelError
+from models.layers import DAYS, DayEncoding, Network, PointwiseMLP, classification_head
+
+
+class TransformerModel(Network):
+    """Spectral embedding of each observation, one encoder layer over the series, mean over real observations."""
+
+    run_name = "TransformerModel"
+    uses_doy_flag = True
+    num_features = 128
+
+    def __init__(self, num_classes: int = 21, use_doy: bool = False, dropout: float = 0.2):
+        super().__init__()
+        self.use_doy = use_doy
+        self.mlp1 = PointwiseMLP()
+        self.inlayernorm = nn.LayerNorm(self.num_features)
+        self.position_enc = DayEncoding(self.num_features)
+        self.dropout = nn.Dropout(dropout)
+        self.transformerencoder = Encoder(self.num_features, heads=16, feedforward=128, dropout=dropout)
+        self.decoder = classification_head(self.num_features, num_classes)
+
+    def encode(self, inputs: tuple) -> Tensor:
+        """One vector for each observation, (B, S, 128); what stands at padding is meaningless."""
+        x, mask, doy, _ = inputs
+        days = doy if self.use_doy else positions(x)
+        x = self.inlayernorm(self.mlp1(x)) + self.position_enc(days)
+        return self.transformerencoder(self.dropout(x), mask)
+
+    def features(self, inputs: tuple) -> Tensor:
+        _, mask, _, _ = inputs
+        return masked_mean(self.encode(inputs), mask)
+
+
+def positions(x: Tensor) -> Tensor:
+    """Positions 1 to S of the observations of x (B, S, 10), as days for the day encoding."""
+    length = x.shape[1]
+    if length > DAYS:
+        raise ModelError(f"positions are encoded up to {DAYS} and the series have length {length}: use --use-doy")
+    return torch.arange(1, length + 1, device=x.device)
