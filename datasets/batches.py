@@ -1,0 +1,126 @@
+"""Batches of series: gathered from a store by index, moved to the device once.
+
+A store whose arrays fit there lives on the accelerator and is gathered by it; any other is gathered from the memory
+map into pinned memory by threads that stay ahead.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.store import SeriesSet
+from datasets.transforms import Series, reflectance
+
+RESIDENT_SHARE = 0.5  # of the accelerator's free memory that a store may take
+
+
+class MappedSeries:
+    """Series read from the memory map; memory does not grow with their number."""
+
+    def __init__(self, series: SeriesSet, device: torch.device):
+        self.series, self.device = series, device
+
+    def gather(self, positions: np.ndarray) -> Series:
+        """The series at these positions (B,) of the set, on the device."""
+        return self.move(self.read(positions))
+
+    def read(self, positions: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Bands (B, L, 10) int16 DN, doy (B, L) int64, lengths (B,) int64; in pinned memory for a GPU."""
+        store, rows = self.series.store, self.series.rows[positions]
+        first = store.offsets[rows]
+        length = store.offsets[rows + 1] - first
+        time = np.arange(length.max())
+        padding = time >= length[:, None]  # (B, L)
+        observations = np.where(padding, first[:, None], first[:, None] + time)
+        bands, doy = store.bands[observations], store.doy[observations].astype(np.int64)
+        bands[padding], doy[padding] = 0, 0
+        batch = (torch.from_numpy(bands), torch.from_numpy(doy), torch.from_numpy(np.asarray(length)))
+        return tuple(part.pin_memory() for part in batch) if self.device.type == "cuda" else batch
+
+    def move(self, batch: tuple[Tensor, Tensor, Tensor]) -> Series:
+        bands, doy, length = (part.to(self.device, non_blocking=True) for part in batch)
+        return Series(reflectance(bands), doy, length)
+
+    def stream(self, batches: list[np.ndarray], workers: int = 0) -> Iterator[Series]:
+        """One batch after another; ``workers`` threads read the next ones while the present one is used."""
+        if self.device.type == "cuda":
+            workers = max(workers, 1)
+        if workers == 0:
+            yield from map(self.gather, batches)
+            return
+        with ThreadPoolExecutor(max_workers=workers) as readers:
+            ahead: deque = deque()
+            for batch in batches:
+                ahead.append(readers.submit(self.read, batch))
+                if len(ahead) > workers:
+                    yield self.move(ahead.popleft().result())
+            while ahead:
+                yield self.move(ahead.popleft().result())
+
+
+class ResidentSeries:
+    """Series whose store lies on the device as it lies on disk; a batch is one gather there, without a host copy."""
+
+    def __init__(self, series: SeriesSet, device: torch.device):
+        store = series.store
+        self.bands, self.doy = (torch.from_numpy(np.array(part)).to(device) for part in (store.bands, store.doy))
+        first = store.offsets[series.rows]
+        self.first = torch.from_numpy(np.asarray(first)).to(device)
+        self.length = torch.from_numpy(series.lengths).to(device)
+        self.width = int(series.lengths.max())  # of all batches, so that shapes never change
+        self.device = device
+
+    def gather(self, positions: np.ndarray) -> Series:
+        """The series at these positions (B,) of the set, padded to the longest of the whole set."""
+        return self.gather_on_device(torch.from_numpy(positions).to(self.device, non_blocking=True))
+
+    def gather_on_device(self, positions: Tensor) -> Series:
+        first, length = self.first[positions], self.length[positions]
+        time = torch.arange(self.width, device=self.device)
+        real = time < length[:, None]
+        observations = torch.where(real, first[:, None] + time, first[:, None])
+        values = reflectance(self.bands[observations]) * real[..., None]
+        return Series(values, self.doy[observations].long() * real, length)
+
+    def stream(self, batches: list[np.ndarray], workers: int = 0) -> Iterator[Series]:
+        """One batch after another; the epoch's order is sent to the device in one piece, and no worker is needed."""
+        if not batches:
+            return
+        order = torch.from_numpy(np.concatenate(batches)).to(self.device)
+        for positions in order.split([len(batch) for batch in batches]):
+            yield self.gather_on_device(positions)
+
+
+def open_series(series: SeriesSet, device: torch.device) -> MappedSeries | ResidentSeries:
+    """The series set as something to gather batches from: on the device if that is an accelerator with room for it."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        if series.store.bands.nbytes + series.store.doy.nbytes < RESIDENT_SHARE * free:
+            return ResidentSeries(series, device)
+    return MappedSeries(series, device)
+
+
+def split_batches(
+    order: np.ndarray, batch_size: int, *, drop_last: bool = False, smallest: int = 1
+) -> list[np.ndarray]:
+    """Cut an order of positions into batches.
+
+    ``drop_last`` leaves out an incomplete last batch unless it is the only one; otherwise a last batch of fewer than
+    ``smallest`` is left out.
+    """
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    least = batch_size if drop_last else smallest
+    if len(batches) > 1 and len(batches[-1]) < least:
+        batches.pop()
+    return batches
+
+
+def shuffled(count: int, generator: torch.Generator) -> np.ndarray:
+    """A random order of ``count`` positions, drawn on the host."""
+    return torch.randperm(count, generator=generator).numpy()

@@ -1,0 +1,1 @@
+"""Metrics, reports, checkpoints, logs, schedules: small modules around training, each usable alone."""
