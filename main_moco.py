@@ -1,0 +1,342 @@
+"""Pre-train an encoder of Sentinel-2 series by SITS-MoCo, without labels.
+
+python main_moco.py transformer --rc --use-doy --useall --mlp
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from datasets import bands
+from datasets.batches import open_series, split_batches
+from datasets.catalog import open_unlabelled
+from datasets.errors import DataError
+from datasets.simulate import ensure_default
+from moco.builder import MoCo, held_out_contrast
+from moco.loader import PUBLISHED, STRONGER, two_views
+from models import NETWORKS, ModelError, build_model, canonical_name
+from utils import distributed, options
+from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from utils.errors import UsageError, exit_cleanly
+from utils.logs import RunLog
+from utils.precision import Precision, compiled
+from utils.schedule import make_scheduler
+from utils.seeding import RandomStreams, make_generator, seed_everything
+
+DATAPATH = "data/US-sim"
+
+PATIENCE = 10  # epochs without a better held-out loss
+HELD_OUT = 0.1  # share of the series that are never trained on
+SAVE_SECONDS = 600  # inside an epoch, model_last.pth is at most this old
+
+
+def get_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
+    parser.add_argument("model", help=f"the encoder: {', '.join(NETWORKS)}")
+    options.add_data(parser, DATAPATH, num_help="unlabelled series to draw, without --useall")
+    options.add_training(parser)
+    add = parser.add_argument
+    add("--resume", metavar="PATH", help="go on from this checkpoint (model_last.pth: exactly where the run was)")
+    add("--start-epoch", type=options.at_least(0), default=0, help="number of the first epoch")
+    add("--optimizer", choices=("adam", "sgd"), default="adam")
+    add("--momentum", type=float, default=0.9, help="of sgd")
+    add("--cos", action="store_true", help="cosine schedule of the learning rate")
+    add("--evaluate", action="store_true", help="only print the held-out loss of --resume (or of the run's best)")
+    add("--seed", type=int, default=111)
+    add("--moco-dim", type=options.at_least(1), default=128, help="width of queries and keys")
+    add("--moco-k", type=options.at_least(1), default=65536, help="keys in the queue")
+    add("--moco-m", type=options.share, default=0.999, help="momentum of the key encoder")
+    add("--moco-t", type=options.positive, default=0.07, help="temperature")
+    add("--mlp", action="store_true", help="MoCo v2: an MLP as projection head")
+    add("--aug-plus", action="store_true", help=f"stronger views: {STRONGER} in place of {PUBLISHED}")
+    add("--bn-splits", type=options.at_least(1), default=1, help="sub-batches of the shuffled batch normalisation")
+    add("--patience", type=options.at_least(1), default=PATIENCE, help="epochs without a better held-out loss")
+    args = parser.parse_args(argv)
+    args.model = canonical_name(args.model)
+    if args.model not in NETWORKS:
+        raise UsageError(f"{args.model} is no network and cannot be pre-trained; choose one of {', '.join(NETWORKS)}")
+    if args.moco_k < args.batchsize:
+        raise UsageError(
+            f"--moco-k {args.moco_k} is below the batch of {args.batchsize}: the queue must hold a batch of keys;"
+            " raise --moco-k or lower -b"
+        )
+    if args.batchsize % args.bn_splits or args.batchsize // args.bn_splits < 2 <= args.bn_splits:
+        raise UsageError(
+            f"--bn-splits {args.bn_splits}: a batch of {args.batchsize} cannot be cut into as many equal parts"
+            " of at least 2 series"
+        )
+    return args
+
+
+def run_name(args: argparse.Namespace, encoder: nn.Module) -> str:
+    """The run's folder, named as published: P_MoCoV2TransformerModel_RC_2019_doy."""
+    return options.join_name(
+        f"P_MoCoV{2 if args.mlp else 1}{encoder.run_name}",
+        None if args.useall else f"R{args.num}",
+        "RC" if args.rc else "Pad",
+        args.year,
+        None if args.useall else f"Seed{args.seed}",
+        "doy" if args.use_doy else None,
+        args.suffix,
+    )
+
+
+class Views:
+    """Batches of two views of the series at ``positions`` (rows of the series set)."""
+
+    def __init__(self, args: argparse.Namespace, reader, ranks: distributed.Ranks):
+        self.args, self.reader, self.ranks = args, reader, ranks
+
+    def stream(self, batches: list[np.ndarray], generator: torch.Generator, before=lambda step: None):
+        """The views of one batch after another, this rank's share of each; ``before(step)`` is called first."""
+        strength = STRONGER if self.args.aug_plus else PUBLISHED
+        method = "rc" if self.args.rc else "pad"
+        shares = [self.ranks.share(batch) for batch in batches]
+        for step, series in enumerate(self.reader.stream(shares, self.args.workers)):
+            before(step)
+            yield two_views(series, self.args.sequencelength, method, generator, strength)
+
+
+@torch.no_grad()
+def evaluate(moco: MoCo, views: Views, positions: np.ndarray, precision: Precision) -> tuple[float, float]:
+    """Held-out loss and top-1, on views that are the same every time; nothing of the model changes."""
+    moco.eval()
+    generator = make_generator(views.args.seed, "held-out", views.ranks.rank, device=views.ranks.device)
+    batches = split_batches(positions[: views.args.moco_k], views.args.batchsize, smallest=views.ranks.count)
+    queries, keys = [], []
+    for view_q, view_k in views.stream(batches, generator):
+        with precision.autocast():
+            queries.append(moco.encode_queries(view_q))
+            keys.append(moco.encode_keys(view_k))
+    queries, keys = (distributed.gathered(torch.cat(part)) for part in (queries, keys))
+    return held_out_contrast(queries, keys, moco.T)
+
+
+class Trainer:
+    """A pre-training run: the model, what updates it, and where it is (epoch, step)."""
+
+    def __init__(self, args: argparse.Namespace, views: Views, rows: tuple[np.ndarray, np.ndarray], ranks):
+        self.args, self.views, self.ranks = args, views, ranks
+        self.train_rows, self.valid_rows = rows
+        self.precision = Precision(args.amp, ranks.device)
+        self.streams = RandomStreams(args.seed, ranks.device, ranks.rank)
+        self.moco = MoCo(
+            lambda: build_model(args.model, sequencelength=args.sequencelength, use_doy=args.use_doy, init="torch"),
+            args.moco_dim,
+            args.moco_k,
+            args.moco_m,
+            args.moco_t,
+            args.mlp,
+            args.bn_splits,
+        ).to(ranks.device)
+        self.steps = len(split_batches(self.train_rows, args.batchsize, drop_last=True))
+        parameters = [p for p in self.moco.parameters() if p.requires_grad]
+        if args.optimizer == "sgd":
+            self.optimizer = torch.optim.SGD(
+                parameters, args.learning_rate, momentum=args.momentum, weight_decay=args.weight_decay
+            )
+        else:
+            self.optimizer = torch.optim.Adam(
+                parameters, args.learning_rate, weight_decay=args.weight_decay, fused=True
+            )
+        self.scheduler = make_scheduler(
+            self.optimizer,
+            self.steps,
+            args.epochs,
+            warmup_epochs=args.warmup_epochs,
+            schedule=args.schedule,
+            cosine=args.cos,
+        )
+        self.epoch, self.step = args.start_epoch, 0  # where the run is; the step within the epoch
+        self.best, self.not_improved = math.inf, 0
+        self.sums = torch.zeros(2, dtype=torch.float64, device=ranks.device)  # loss and top-1 of the epoch so far
+
+    def state(self) -> dict:
+        """Everything that resuming, or fine-tuning from it, needs."""
+        args = self.args
+        return {
+            "model_state": self.moco.state_dict(),
+            "epoch": self.epoch,
+            "val_loss_min": self.best,
+            "not_improved_count": self.not_improved,
+            "model": self.moco.encoder_q.arguments,
+            "moco": {"dim": args.moco_dim, "K": args.moco_k, "m": args.moco_m, "T": args.moco_t, "mlp": args.mlp},
+            "length_method": "rc" if args.rc else "pad",
+            "normalisation": bands.normalisation(),
+            "training": {
+                "step": self.step,
+                "steps": self.steps,
+                "sums": self.sums,
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler.state_dict(),
+                "scaler": self.precision.scaler.state_dict(),
+            },
+        }
+
+    def load(self, path: str, *, weights_only: bool = False) -> None:
+        """Go on from a checkpoint; a published one has no optimizer state, and its optimizer starts afresh."""
+        checkpoint = load_checkpoint(path)
+        load_weights(self.moco, checkpoint["model_state"], path)
+        if weights_only:
+            return
+        self.epoch, self.step = checkpoint["epoch"] + 1, 0
+        self.best, self.not_improved = float(checkpoint["val_loss_min"]), int(checkpoint["not_improved_count"])
+        training = checkpoint.get("training")
+        if training is None:
+            return
+        if training["steps"] != self.steps:
+            raise UsageError(
+                f"{path}: was trained with {training['steps']} steps an epoch, this run has {self.steps};"
+                " resume with the data and the batch size it had"
+            )
+        if training["step"] < self.steps:  # saved inside the epoch
+            self.epoch, self.step = checkpoint["epoch"], training["step"]
+            self.sums.copy_(training["sums"])
+        self.optimizer.load_state_dict(training["optimizer"])
+        self.scheduler.load_state_dict(training["scheduler"])
+        self.precision.scaler.load_state_dict(training["scaler"])
+
+    def train_epoch(self, model: nn.Module, log: RunLog | None) -> dict:
+        """What is left of the epoch; returns its means for the log."""
+        args, moco = self.args, self.moco
+        model.train()
+        order = self.train_rows[self.streams.order(self.epoch, len(self.train_rows))]
+        batches = split_batches(order, args.batchsize, drop_last=True)[self.step :]
+        first, start = self.step, time.monotonic()
+        saved, seen = start, 0
+        bar = tqdm(total=len(batches), desc=f"epoch {self.epoch}", disable=None if log else True, leave=False)
+
+        def seek(step: int) -> None:
+            self.streams.seek(self.epoch, first + step)
+
+        for view_q, view_k in self.views.stream(batches, self.streams.augment, seek):
+            moco.update_key_encoder()
+            with self.precision.autocast():
+                contrast = model(view_q, view_k)
+            self.precision.step(contrast.loss, self.optimizer)
+            moco.enqueue(contrast.keys)
+            self.scheduler.step()
+            self.sums += torch.stack((contrast.loss.detach(), contrast.top1))
+            self.step += 1
+            seen += len(view_q.x) * self.ranks.count
+            bar.update()
+            if self.step % args.print_freq == 0:
+                self.report(bar, contrast, seen / (time.monotonic() - start), log)
+            if log and time.monotonic() - saved > SAVE_SECONDS:
+                save_checkpoint(log.folder / "model_last.pth", self.state())
+                saved = time.monotonic()
+        bar.close()
+        loss, top1 = (distributed.total(self.sums.clone()) / self.ranks.count / self.step).tolist()
+        check_finite(loss, self.epoch)
+        seconds = time.monotonic() - start
+        return {"train_loss": loss, "train_top1": top1, "seconds": seconds, "series_per_s": seen / seconds}
+
+    def report(self, bar: tqdm, contrast, rate: float, log: RunLog | None) -> None:
+        """The present loss, on the progress bar and in TensorBoard."""
+        loss = contrast.loss.item()
+        check_finite(loss, self.epoch)
+        bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} series/s")
+        if log:
+            log.scalars("step", {"loss": loss, "top1": contrast.top1.item(), "series_per_s": rate}, self.position())
+
+    def position(self) -> int:
+        """Optimizer steps done."""
+        return self.epoch * self.steps + self.step
+
+    def run(self, log: RunLog | None) -> None:
+        """Train to the last epoch, or until the held-out loss no longer gets better."""
+        args, model = self.args, self.distribute()
+        while self.epoch < args.epochs and self.not_improved < args.patience:
+            rate = self.scheduler.get_last_lr()[0]
+            row = {"epoch": self.epoch, "lr": rate, **self.train_epoch(model, log)}
+            row["valid_loss"], row["valid_top1"] = evaluate(self.moco, self.views, self.valid_rows, self.precision)
+            check_finite(row["valid_loss"], self.epoch)
+            better = row["valid_loss"] < self.best
+            self.best = min(self.best, row["valid_loss"])
+            self.not_improved = 0 if better else self.not_improved + 1
+            if log:
+                log.epoch(row)
+                for name in ("model_best.pth", "model_last.pth") if better else ("model_last.pth",):
+                    save_checkpoint(log.folder / name, self.state())
+                print(
+                    "epoch {epoch}: loss {train_loss:.4f}, held out {valid_loss:.4f}, top-1 {train_top1:.3f},"
+                    " held out {valid_top1:.3f}, {series_per_s:,.0f} series/s".format(**row),
+                    flush=True,
+                )
+            self.epoch, self.step = self.epoch + 1, 0
+            self.sums.zero_()
+
+    def distribute(self) -> nn.Module:
+        """The model as it is called in training: compiled where asked for, on every rank."""
+        model = compiled(self.moco, self.args.compile, self.ranks.device)
+        if self.ranks.count == 1:
+            return model
+        # the queue is the same on every rank as it is, so nothing is broadcast
+        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+
+
+def check_finite(loss: float, epoch: int) -> None:
+    if not math.isfinite(loss):
+        raise UsageError(f"the loss became {loss} in epoch {epoch}; lower -lr, or raise --moco-t")
+
+
+def open_rows(args: argparse.Namespace, ranks: distributed.Ranks):
+    """The series, and which of them are trained on and which are held out."""
+    series = open_unlabelled(args.datapath, args.year, num=None if args.useall else args.num, seed=args.seed)
+    order = make_generator(args.seed, "held-out split")
+    rows = torch.randperm(len(series), generator=order).numpy()
+    held_out = max(int(HELD_OUT * len(rows)), ranks.count)
+    if len(rows) - held_out < max(2, ranks.count):
+        raise UsageError(f"{args.datapath}: {len(series)} series are too few to pre-train on; expected at least 3")
+    if ranks.is_main:
+        print(f"{series.store!r}: training on {len(rows) - held_out:,}, {held_out:,} held out")
+    return series, (np.sort(rows[held_out:]), np.sort(rows[:held_out]))
+
+
+@exit_cleanly(DataError, ModelError)
+def main(argv: list[str] | None = None) -> None:
+    args = get_args(argv)
+    ranks = distributed.start(args.device)
+    if args.batchsize % ranks.count:
+        raise UsageError(f"-b {args.batchsize} cannot be shared equally by {ranks.count} ranks; give a multiple")
+    if ranks.is_main:
+        ensure_default(args.datapath)
+    distributed.wait()
+    seed_everything(args.seed)
+    series, rows = open_rows(args, ranks)
+    trainer = Trainer(args, Views(args, open_series(series, ranks.device), ranks), rows, ranks)
+    folder = Path(args.logdir) / run_name(args, trainer.moco.encoder_q)
+
+    if args.evaluate:
+        path = args.resume or str(folder / "model_best.pth")
+        trainer.load(path, weights_only=True)
+        loss, top1 = evaluate(trainer.moco, trainer.views, rows[1], trainer.precision)
+        if ranks.is_main:
+            print(f"{path}: held-out loss {loss:.4f}, top-1 {top1:.4f} on {len(rows[1]):,} series")
+        return distributed.finish()
+
+    if args.resume:
+        trainer.load(args.resume)
+    log = RunLog(folder, vars(args), resume_epoch=trainer.epoch if args.resume else 0) if ranks.is_main else None
+    try:
+        trainer.run(log)
+    except KeyboardInterrupt:
+        if ranks.is_main:
+            print(f"\nstopped; go on with --resume {folder / 'model_last.pth'}")
+        raise
+    if log:
+        log.close()
+        print(f"best held-out loss {trainer.best:.4f}: {folder / 'model_best.pth'}")
+    distributed.finish()
+
+
+if __name__ == "__main__":
+    main()

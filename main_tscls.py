@@ -1,0 +1,423 @@
+"""Train or fine-tune classifiers of Sentinel-2 series on few labels, test them, compare them.
+
+python main_tscls.py stnet --rc --pretrained checkpoints/pretrained/MoCoV2_TRSF_doy/model_best.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from datasets import bands
+from datasets.batches import open_series, split_batches
+from datasets.catalog import Splits, open_classmap, open_eval, open_labelled
+from datasets.classmap import ClassMap
+from datasets.errors import DataError
+from datasets.simulate import ensure_default
+from datasets.store import SeriesSet
+from datasets.transforms import Series, model_input, temporal_shift
+from models import ESTIMATORS, INITS, NETWORKS, ModelError, build_estimator, build_model, canonical_name
+from utils import distributed, options
+from utils.checkpoint import load_checkpoint, load_pretrained, load_weights, save_checkpoint
+from utils.errors import UsageError, exit_cleanly
+from utils.logs import RunLog, write_rows
+from utils.metrics import classification_metrics
+from utils.precision import Precision, compiled
+from utils.recipe import Recipe, choose_recipe
+from utils.report import write_comparison, write_run_report
+from utils.schedule import make_scheduler
+from utils.seeding import RandomStreams, make_generator, seed_everything
+
+DATAPATH = "data/US-sim"
+YEARS = (2019,)  # tested on
+SEEDS = (111,)
+
+SCORES = ("oa", "kappa", "macro_f1", "weighted_f1")
+EVAL_BATCH = 512  # series predicted together
+
+
+def get_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
+    parser.add_argument(
+        "models", nargs="+", metavar="model", help=f"one or more of {', '.join((*NETWORKS, *ESTIMATORS))}"
+    )
+    options.add_data(parser, DATAPATH, num_help="labelled series, train and valid together")
+    options.add_training(parser)
+    parser.set_defaults(epochs=None, batchsize=None, learning_rate=None, weight_decay=None, warmup_epochs=None)
+    add = parser.add_argument
+    add("--interp", action="store_true", help="rf, svm, gbt, tempcnn, lstm: interpolate to a regular grid of days")
+    add("--recipe", choices=("auto", "published"), default="auto", help="auto: few-label where labels are few")
+    add("--init", choices=INITS, default="published", help="how fresh weights start")
+    add("--pretrained", metavar="PATH", help="start the trunk from this checkpoint")
+    add("--freeze", action="store_true", help="train the decoder alone")
+    add("--eval", action="store_true", help="no training: test the run's model_best.pth")
+    add("--years", type=int, nargs="+", default=list(YEARS), help="years to test on")
+    add("--seeds", type=int, nargs="+", default=list(SEEDS), help="one run for each")
+    add("--regions", nargs="+", metavar="SITE", help="only these sites")
+    add("--leave-out", metavar="SITE", help="train without this site and test on it alone")
+    args = parser.parse_args(argv)
+    args.models = list(dict.fromkeys(canonical_name(name) for name in args.models))
+    if args.batchsize == 1:
+        raise UsageError("-b 1: batch normalisation needs at least 2 series in a batch")
+    if args.freeze and not args.pretrained:
+        raise UsageError("--freeze trains the decoder alone and needs a trunk: give one with --pretrained")
+    for name in ("pretrained", "eval"):
+        if getattr(args, name) and set(args.models) & set(ESTIMATORS):
+            raise UsageError(f"--{name} is for the networks ({', '.join(NETWORKS)}): leave out {', '.join(ESTIMATORS)}")
+    return args
+
+
+def length_method(args: argparse.Namespace, model) -> str:
+    """How series reach length S for this model: --interp is for those that read the place of a value as its day."""
+    if args.interp and model.interpolates:
+        return "interp"
+    return "rc" if args.rc else "pad"
+
+
+def run_name(args: argparse.Namespace, model, seed: int) -> str:
+    """The run's folder, named as published: T_STNet_R3000_RC_2019_Seed111, F_TR_STNet_… when fine-tuned."""
+    kind = "T"
+    if args.pretrained:
+        words = Path(args.pretrained).resolve().parent.name.split("_")
+        kind = f"F_{(words[1] if len(words) > 1 else words[0])[:2]}"
+    sites = "+".join(args.regions) if args.regions else None
+    return options.join_name(
+        kind,
+        model.run_name,
+        None if args.useall else f"R{args.num}",
+        {"rc": "RC", "pad": "Pad", "interp": "Int"}[length_method(args, model)],
+        args.year,
+        f"Seed{seed}",
+        "doy" if args.use_doy and model.uses_doy_flag else None,
+        sites,
+        f"without{args.leave_out}" if args.leave_out else None,
+        "frozen" if args.freeze else None,
+        args.suffix,
+    )
+
+
+class Inputs:
+    """Model input of a series set, batch by batch."""
+
+    def __init__(self, args: argparse.Namespace, method: str, series: SeriesSet, ranks: distributed.Ranks):
+        self.series, self.labels, self.args, self.method, self.ranks = series, series.labels, args, method, ranks
+        self.reader = open_series(series, ranks.device)
+
+    def stream(self, batches: list[np.ndarray]):
+        """(positions, series) of each batch, this rank's share of it."""
+        shares = [self.ranks.share(batch) for batch in batches]
+        return zip(shares, self.reader.stream(shares, self.args.workers), strict=True)
+
+    def model_input(self, series: Series, generator: torch.Generator):
+        return model_input(series, self.args.sequencelength, self.method, generator)
+
+    def targets(self, positions: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.labels[positions]).to(self.ranks.device)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, inputs: Inputs, seed: int, precision: Precision, draws: int = 1) -> Tensor:
+    """Log-probabilities (N, classes) on the CPU, averaged over ``draws`` random choices, which the seed fixes."""
+    model.eval()
+    ranks = inputs.ranks
+    generator = make_generator(seed, "evaluation", ranks.rank, device=ranks.device)
+    draws = draws if inputs.method == "rc" else 1
+    batches = split_batches(np.arange(len(inputs.series)), EVAL_BATCH, smallest=ranks.count)
+    seen, parts = [], []
+    for positions, series in inputs.stream(batches):
+        with precision.autocast():
+            logits = [model(inputs.model_input(series, generator)) for _ in range(draws)]
+        parts.append(torch.stack(logits).float().softmax(-1).mean(0).log())
+        seen.append(torch.from_numpy(positions))
+    order = distributed.gathered(torch.cat(seen)).argsort()
+    return distributed.gathered(torch.cat(parts).cpu())[order]
+
+
+def score(log_probability: Tensor, labels: np.ndarray) -> dict:
+    """Loss and every metric of predictions."""
+    loss = nn.functional.nll_loss(log_probability, torch.from_numpy(labels)).item()
+    return {"loss": loss, **classification_metrics(labels, log_probability.argmax(1).numpy(), log_probability.shape[1])}
+
+
+class Run:
+    """One network, one seed: trains, keeps the best, predicts."""
+
+    def __init__(self, args: argparse.Namespace, name: str, seed: int, classmap: ClassMap, ranks: distributed.Ranks):
+        seed_everything(seed)
+        self.args, self.seed, self.classmap, self.ranks = args, seed, classmap, ranks
+        self.network = build_model(
+            name,
+            num_classes=classmap.num_classes,
+            sequencelength=args.sequencelength,
+            use_doy=args.use_doy,
+            init=args.init,
+        )
+        self.precision = Precision(args.amp, ranks.device)
+        self.method = length_method(args, self.network)
+        self.folder = Path(args.logdir) / run_name(args, self.network, seed)
+        if args.pretrained:
+            self.take_trunk(args.pretrained)
+        self.network.to(ranks.device)
+        self.parameters = sum(p.numel() for p in self.network.parameters())
+        self.average: AveragedModel | None = None
+        self.draws = 1
+
+    def take_trunk(self, path: str) -> None:
+        taken = load_pretrained(self.network, path)
+        if self.ranks.is_main:
+            print(f"{path}: took {len(taken.names)} tensors")
+            if taken.missing:
+                print(f"not in it, and left as initialised: {', '.join(taken.missing)}")
+        if self.args.freeze:
+            self.network.requires_grad_(False)
+            self.network.decoder.requires_grad_(True)
+
+    def tested(self) -> nn.Module:
+        """The network that is tested: the average of the weights, where one is kept."""
+        return self.network if self.average is None else self.average.module
+
+    def checkpoint(self, epoch: int, best: float, not_improved: int) -> dict:
+        return {
+            "model_state": self.tested().state_dict(),
+            "epoch": epoch,
+            "val_loss_min": best,
+            "not_improved_count": not_improved,
+            "model": self.network.arguments,
+            "classmap": self.classmap.as_dict(),
+            "length_method": self.method,
+            "draws": self.draws,
+            "normalisation": bands.normalisation(),
+        }
+
+    def load_best(self) -> None:
+        """Take the weights of the run's model_best.pth."""
+        path = self.folder / "model_best.pth"
+        checkpoint = load_checkpoint(path)
+        load_weights(self.network, checkpoint["model_state"], path)
+        self.average, self.draws = None, checkpoint.get("draws", 1)
+
+    def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
+        decoder = list(self.network.decoder.parameters())
+        known = {id(p) for p in decoder}
+        trunk = [p for p in self.network.parameters() if p.requires_grad and id(p) not in known]
+        rate = recipe.learning_rate * (recipe.trunk_rate if self.args.pretrained else 1)
+        groups = [{"params": decoder}] + ([{"params": trunk, "lr": rate}] if trunk else [])
+        return torch.optim.Adam(groups, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+
+    def fit(self, splits: Splits) -> float:
+        """Train on the train split, watching the valid split; returns the seconds it took."""
+        args, ranks, network = self.args, self.ranks, self.network
+        inputs = [Inputs(args, self.method, part, ranks) for part in (splits.train, splits.valid)]
+        recipe = choose_recipe(
+            args.recipe,
+            len(splits.train),
+            bool(args.pretrained),
+            batchsize=args.batchsize,
+            epochs=args.epochs,
+            learning_rate=args.learning_rate,
+            weight_decay=args.weight_decay,
+            warmup_epochs=args.warmup_epochs,
+        )
+        self.draws = recipe.draws
+        if recipe.average:
+            self.average = AveragedModel(
+                network, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=True
+            )
+        model = compiled(network, args.compile, ranks.device)
+        if ranks.count > 1:
+            model = nn.parallel.DistributedDataParallel(model)
+        optimizer = self.optimizer(recipe)
+        steps = len(split_batches(np.arange(len(splits.train)), recipe.batchsize, smallest=2 * ranks.count))
+        options_ = {"warmup_epochs": recipe.warmup_epochs, "schedule": args.schedule, "cosine": recipe.cosine}
+        scheduler = make_scheduler(optimizer, steps, recipe.epochs, **options_)
+        streams = RandomStreams(self.seed, ranks.device, ranks.rank)
+        kept = run_arguments(args, self.network.arguments["name"], self.seed, recipe)
+        log = RunLog(self.folder, kept) if ranks.is_main else None
+        best, not_improved, start = float("inf"), 0, time.monotonic()
+        bar = tqdm(range(recipe.epochs), desc=self.folder.name, unit="epoch", disable=None if log else True)
+        for epoch in bar:
+            row = {"epoch": epoch, "lr": scheduler.get_last_lr()[0]}
+            row |= self.train_epoch(model, inputs[0], recipe, optimizer, scheduler, streams, epoch)
+            valid = score(predict(self.tested(), inputs[1], self.seed, self.precision), splits.valid.labels)
+            row |= {"valid_loss": valid["loss"]} | {f"valid_{name}": valid[name] for name in SCORES}
+            bar.set_postfix_str(f"loss {row['train_loss']:.3f}, valid {valid['loss']:.3f}, OA {valid['oa']:.3f}")
+            not_improved = 0 if valid["loss"] < best else not_improved + 1
+            best = min(best, valid["loss"])
+            if log:
+                log.epoch(row)
+                if recipe.patience is None or not_improved == 0:
+                    save_checkpoint(self.folder / "model_best.pth", self.checkpoint(epoch, best, not_improved))
+            if recipe.patience is not None and not_improved >= recipe.patience:
+                break
+        if log:
+            log.close()
+        return time.monotonic() - start
+
+    def train_epoch(self, model, inputs: Inputs, recipe: Recipe, optimizer, scheduler, streams, epoch: int) -> dict:
+        model.train()
+        if self.args.freeze:  # a frozen trunk also keeps its running statistics
+            self.network.eval()
+            self.network.decoder.train()
+        start, total, seen = time.monotonic(), 0.0, 0
+        order = streams.order(epoch, len(inputs.series))
+        batches = split_batches(order, recipe.batchsize, smallest=2 * self.ranks.count)
+        losses = []
+        for step, (positions, series) in enumerate(inputs.stream(batches)):
+            streams.seek(epoch, step)
+            series = temporal_shift(series, streams.augment)
+            with self.precision.autocast():
+                logits = model(inputs.model_input(series, streams.augment))
+                loss = nn.functional.cross_entropy(
+                    logits, inputs.targets(positions), label_smoothing=recipe.label_smoothing
+                )
+            self.precision.step(loss, optimizer)
+            scheduler.step()
+            if self.average is not None:
+                self.average.update_parameters(self.network)
+            losses.append(loss.detach() * len(positions))
+            seen += len(positions)
+        total = torch.stack([torch.stack(losses).sum(), losses[0].new_tensor(seen)])
+        loss, seen = distributed.total(total).tolist()
+        if not np.isfinite(loss):
+            raise UsageError(f"the loss became {loss} in epoch {epoch}; lower -lr")
+        seconds = time.monotonic() - start
+        return {"train_loss": loss / seen, "seconds": seconds, "series_per_s": seen / seconds}
+
+    def predict(self, series: SeriesSet) -> Tensor:
+        """Log-probabilities (N, classes) of a series set, of the network that is tested."""
+        inputs = Inputs(self.args, self.method, series, self.ranks)
+        return predict(self.tested(), inputs, self.seed, self.precision, self.draws)
+
+
+class EstimatorRun:
+    """One scikit-learn classifier, one seed: the same as Run for what needs no gradient."""
+
+    def __init__(self, args: argparse.Namespace, name: str, seed: int, classmap: ClassMap, ranks: distributed.Ranks):
+        self.args, self.name, self.seed, self.ranks = args, name, seed, ranks
+        self.num_classes, self.parameters = classmap.num_classes, 0
+        self.estimator = build_estimator(name, seed=seed)
+        self.method = length_method(args, self.estimator)
+        self.folder = Path(args.logdir) / run_name(args, self.estimator, seed)
+
+    def values(self, series: SeriesSet) -> np.ndarray:
+        """Model input x (N, S, 10) of a whole series set."""
+        inputs = Inputs(self.args, self.method, series, self.ranks)
+        generator = make_generator(self.seed, "evaluation")
+        batches = split_batches(np.arange(len(series)), EVAL_BATCH)
+        return torch.cat([inputs.model_input(part, generator).x for _, part in inputs.stream(batches)]).cpu().numpy()
+
+    def fit(self, splits: Splits) -> float:
+        start = time.monotonic()
+        self.estimator.fit(self.values(splits.train), splits.train.labels)
+        RunLog(self.folder, run_arguments(self.args, self.name, self.seed)).close()
+        return time.monotonic() - start
+
+    def predict(self, series: SeriesSet) -> Tensor:
+        """Log-probabilities (N, classes): the predicted class has almost all."""
+        labels = torch.from_numpy(self.estimator.predict(self.values(series)))
+        share = torch.full((len(labels), self.num_classes), 1e-6).scatter_(1, labels[:, None], 1.0)
+        return (share / share.sum(1, keepdim=True)).log()
+
+
+def run_arguments(args: argparse.Namespace, name: str, seed: int, recipe: Recipe | None = None) -> dict:
+    """What args.json keeps: the command line, and what it came to for this run."""
+    return {**vars(args), "model": name, "seed": seed, "recipe_used": vars(recipe) if recipe else None}
+
+
+def test(run: Run | EstimatorRun, sets: dict[int, SeriesSet], train_seconds: float, names: list[str]) -> None:
+    """Test on each year's series and leave scores, confusion matrices and pictures in the run's folder."""
+    rows = []
+    for year, series in sets.items():
+        start = time.monotonic()
+        scores = score(run.predict(series), series.labels)
+        seconds = time.monotonic() - start
+        rows.append(
+            {
+                "year": year,
+                "regions": "+".join(run.args.regions or ([run.args.leave_out] if run.args.leave_out else [])),
+                **{name: scores[name] for name in (*SCORES, "loss")},
+                "series": len(series),
+                "series_per_s": len(series) / seconds,
+                "train_seconds": train_seconds,
+                "parameters": run.parameters,
+            }
+        )
+        if not run.ranks.is_main:
+            continue
+        tag = "" if len(rows) == 1 else f"_{year}"
+        np.save(run.folder / f"test_conf_mat{tag}.npy", scores["confusion_matrix"])
+        np.save(run.folder / f"test_class_f1{tag}.npy", scores["class_f1"])
+        print(f"{run.folder.name}, {year}: " + ", ".join(f"{name} {scores[name]:.4f}" for name in SCORES), flush=True)
+    if run.ranks.is_main:
+        (run.folder / "classes.json").write_text(json.dumps(names) + "\n", encoding="utf-8")
+        write_rows(run.folder / "testlog.csv", rows)
+        write_run_report(run.folder)
+
+
+def open_tests(args: argparse.Namespace, splits: Splits, seed: int) -> dict[int, SeriesSet]:
+    """The eval split of every year to test on."""
+    sites = [args.leave_out] if args.leave_out else args.regions
+    budget = {"num": args.num, "nclasses": args.nclasses, "seed": seed, "use_all": args.useall, "regions": sites}
+    return {y: splits.eval if y == args.year else open_eval(args.datapath, y, **budget) for y in args.years}
+
+
+def notices(args: argparse.Namespace) -> None:
+    """Say which of the flags do nothing for which of the models."""
+    for name in args.models:
+        model = build_estimator(name) if name in ESTIMATORS else build_model(name)
+        if args.use_doy and not model.uses_doy_flag:
+            print(f"{name}: --use-doy changes nothing (it is for the transformer; stnet always reads the day of year)")
+        if args.interp and not model.interpolates:
+            print(f"{name}: --interp is not for it; its series are brought to length by {length_method(args, model)}")
+
+
+@exit_cleanly(DataError, ModelError)
+def main(argv: list[str] | None = None) -> None:
+    args = get_args(argv)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    ranks = distributed.start(args.device)
+    if ranks.is_main:
+        notices(args)
+        ensure_default(args.datapath)
+    distributed.wait()
+    classmap = open_classmap(args.datapath, args.nclasses)
+    folders = []
+    for seed in args.seeds:
+        splits = open_labelled(
+            args.datapath,
+            args.year,
+            num=args.num,
+            nclasses=args.nclasses,
+            seed=seed,
+            use_all=args.useall,
+            regions=args.regions,
+            leave_out=args.leave_out,
+        )
+        sets = open_tests(args, splits, seed)
+        if ranks.is_main:
+            sizes = ", ".join(f"{name} {len(part):,}" for name, part in splits._asdict().items())
+            print(f"seed {seed}: {sizes} series of {args.year} from {args.datapath}")
+        for name in args.models:
+            run = (EstimatorRun if name in ESTIMATORS else Run)(args, name, seed, classmap, ranks)
+            seconds = 0.0 if args.eval else run.fit(splits)
+            distributed.wait()
+            if name in NETWORKS:
+                run.load_best()
+            test(run, sets, seconds, list(classmap.names))
+            folders.append(run.folder)
+    if ranks.is_main:
+        print(f"\n{write_comparison(folders, args.logdir)}")
+    distributed.finish()
+
+
+if __name__ == "__main__":
+    main()
