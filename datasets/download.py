@@ -1,0 +1,185 @@
+"""Fetch what the authors published: the toy data and their pre-trained checkpoint.
+
+    python -m datasets.download us-toy          # real US series of 2019, into data/US-toy
+    python -m datasets.download checkpoint      # their Transformer, into checkpoints/published/MoCoV2_TRSF_doy
+
+A broken transfer is resumed from its `.part` file when the command is run again. Every file is checked by its git blob
+id, so what arrives is byte for byte what github.com/YXu556/SITS-MoCo holds at commit 1fab709.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import NamedTuple
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
+
+from tqdm import tqdm
+
+from datasets.errors import DataError
+
+BASE_URL = "https://raw.githubusercontent.com/YXu556/SITS-MoCo/1fab709"
+TIMEOUT = 30  # seconds without a byte from the server
+BLOCK = 1 << 18  # bytes read at a time
+
+
+class Download(NamedTuple):
+    """A named set of files: where they lie in the repository, where they go, and each one's git blob id."""
+
+    source: str
+    out: str
+    blob_ids: Mapping[str, str]
+    option: str  # how the training scripts are told to use it
+
+
+DOWNLOADS = {
+    "us-toy": Download(
+        source="data/US-toy",
+        out="data/US-toy",
+        blob_ids={
+            "classmapping20.csv": "28a2dc02757fdceab0bacf8d4326e4c7488ad1ed",
+            "2019/train.csv": "46c519bc7bb8af2b47a98d4e8aa9eeb06e6cc67f",
+            "2019/valid.csv": "01641b4968b3e6776dec389dea6503660cdc676d",
+            "2019/eval.csv": "21c94801f01e0be228d5b7e4cec029498c56d8ea",
+            "2019/npy/Train_R2700_Seed111_Class20.npy": "c81f684e1ecfd97021aaedecee26b76f9783dce6",
+            "2019/npy/Valid_R300_Seed111_Class20.npy": "2bbcdc94e6b0376349dfde01c0a39d0a1975a1c0",
+            "2019/npy/Eval_R300_Seed111_Class20.npy": "5b7ec095f346127f2be0e9bcea3a617c791d9e8c",
+            "2019/npy/Unsupervised_mini_All.npy": "1dc9befce63df8d8b327b3b2058578dc72857998",
+        },
+        option="--datapath {out}",
+    ),
+    "checkpoint": Download(
+        source="checkpoints/pretrained/MoCoV2_TRSF_doy",
+        out="checkpoints/published/MoCoV2_TRSF_doy",  # checkpoints/pretrained holds the one trained by this project
+        blob_ids={"model_best.pth": "a2d13109e8dd0dd30e64dd3692ec285101100724"},
+        option="--pretrained {out}/model_best.pth",
+    ),
+}
+
+
+def blob_id(path: Path) -> str:
+    """The id git gives a file: the SHA-1 of `blob <size>`, a zero byte and the content."""
+    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fetch(url: str, target: Path, expected_id: str) -> bool:
+    """Fetch one file, unless it is there already; True if it was fetched.
+
+    `target` appears only once its blob id is `expected_id`. A broken transfer leaves `target` + `.part` to resume from;
+    a wrong id leaves nothing.
+
+    Raises:
+        DataError: the server cannot be reached or breaks off, the content is not the expected one, or `target` is
+            there with other content (which is never overwritten).
+    """
+    if target.exists():
+        if blob_id(target) == expected_id:
+            return False
+        raise DataError(f"{target} is there but is not the published file: move it away, or choose another --out")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    if not (part.exists() and blob_id(part) == expected_id):  # else an earlier run ended just before the renaming
+        _transfer(url, part)
+    found_id = blob_id(part)
+    if found_id != expected_id:
+        part.unlink()
+        raise DataError(
+            f"{url} has git blob id {found_id}, expected {expected_id}: removed; run again, or check --base-url"
+        )
+    part.replace(target)
+    return True
+
+
+def _transfer(url: str, part: Path) -> None:
+    """Append to `part` what it lacks of `url`; start from zero where the server does not serve ranges."""
+    received = part.stat().st_size if part.exists() else 0
+    with _network(url):
+        response = _open(url, received)
+        start = received if response.status == 206 else 0  # 206 Partial Content
+        length = response.headers["Content-Length"]
+        total = start + int(length) if length else None
+    progress = tqdm(desc=part.stem, initial=start, total=total, unit="B", unit_scale=True, unit_divisor=1024)
+    with response, part.open("ab" if start else "wb") as file, progress:
+        for block in _blocks(response, url):
+            file.write(block)
+            progress.update(len(block))
+    if total is not None and progress.n < total:
+        with _network(url):
+            raise ConnectionError(f"the connection closed after {progress.n:,} of {total:,} bytes")
+
+
+def _open(url: str, start: int) -> HTTPResponse:
+    """Ask for `url` from byte `start` on, or for all of it where the server has nothing from there on."""
+    if start:
+        try:
+            return urlopen(Request(url, headers={"Range": f"bytes={start}-"}), timeout=TIMEOUT)
+        except HTTPError as error:
+            if error.code != 416:  # 416 Range Not Satisfiable: `.part` is as long as the file, with other content
+                raise
+    return urlopen(url, timeout=TIMEOUT)
+
+
+def _blocks(response: HTTPResponse, url: str) -> Iterator[bytes]:
+    while True:
+        with _network(url):
+            block = response.read(BLOCK)
+        if not block:
+            return
+        yield block
+
+
+@contextmanager
+def _network(url: str) -> Iterator[None]:
+    """Turn what can go wrong on the wire into one DataError. A full disk is not its business."""
+    try:
+        yield
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: a URL without a scheme
+        raise DataError(
+            f"cannot fetch {url}: {error}; check the connection or --base-url and run the same command again, "
+            "it goes on where it stopped"
+        ) from error
+
+
+def download(name: str, out: Path | None = None, base_url: str = BASE_URL) -> Path:
+    """Fetch the files of DOWNLOADS[name] into the folder `out` (default: the set's own) and return that folder."""
+    wanted = DOWNLOADS[name]
+    out = Path(out or wanted.out)
+    for path, expected_id in wanted.blob_ids.items():
+        url = f"{base_url.rstrip('/')}/{quote(f'{wanted.source}/{path}')}"
+        fetched = fetch(url, out / path, expected_id)
+        print(f"{out / path}: {'fetched and verified' if fetched else 'already there, verified'}")
+    print(f"use it with {wanted.option.format(out=out.as_posix())}")
+    return out
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m datasets.download",
+        description="Fetch the authors' published toy data or pre-trained checkpoint, resumable and verified.",
+    )
+    parser.add_argument("name", choices=DOWNLOADS, help="what to fetch")
+    defaults = " or ".join(wanted.out for wanted in DOWNLOADS.values())
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"where to (default: {defaults})")
+    parser.add_argument("--base-url", default=BASE_URL, help="root of the repository's files (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        download(options.name, options.out, options.base_url)
+    except (DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Checkpoints: written whole or not at all, read without running what is in them.
+
+A checkpoint is a dict. ``model_state``, ``epoch``, ``val_loss_min`` and ``not_improved_count`` are those of the
+published files; ``model`` (what rebuilds the network), ``classmap`` and ``normalisation`` make ours usable without
+remembering flags; ``training`` (optimizer, generators, …) is what resuming exactly needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from utils.errors import UsageError, exit_cleanly
+
+
+class CheckpointError(UsageError):
+    """A checkpoint that cannot be read, or does not fit."""
+
+
+def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
+    """Write beside ``path`` and rename, so that a kill leaves the old file or the new one, never half of one."""
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        torch.save(checkpoint, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | Path) -> dict:
+    """Read a checkpoint, ours or a published one, on the CPU; tensors, numbers and strings only.
+
+    The published classifier files also hold their loss module: ``nn.CrossEntropyLoss`` is the one class admitted.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, or one that holds other objects.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; give the model_best.pth of a run folder")
+    try:
+        with torch.serialization.safe_globals([nn.CrossEntropyLoss]):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(f"{path}: not a checkpoint of tensors and numbers ({reason})") from None
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model_state"), dict):
+        raise CheckpointError(f"{path}: no 'model_state' in it; expected a checkpoint of main_moco.py or main_tscls.py")
+    return checkpoint
+
+
+class Taken(NamedTuple):
+    """What ``load_pretrained`` did: tensors taken, and the trunk's tensors that the file did not have."""
+
+    names: list[str]
+    missing: list[str]
+
+
+def trunk_state(model_state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The query encoder's tensors of a pre-training state, or a classifier's own, without decoder and day table."""
+    state = {name.removeprefix("module."): tensor for name, tensor in model_state.items()}
+    if any(name.startswith("encoder_q.") for name in state):
+        state = {name.removeprefix("encoder_q."): t for name, t in state.items() if name.startswith("encoder_q.")}
+    return {name: tensor for name, tensor in state.items() if not is_fresh(name)}
+
+
+def is_fresh(name: str) -> bool:
+    """Whether a tensor of this name is never taken from a checkpoint to fine-tune from."""
+    return name.startswith("decoder.") or name == "position_enc.pe"
+
+
+def load_pretrained(network: nn.Module, path: str | Path) -> Taken:
+    """Start a classifier's trunk from a pre-training checkpoint (or a classifier's).
+
+    Raises:
+        CheckpointError: a tensor of another shape, or nothing in the file that the network knows.
+    """
+    found = trunk_state(load_checkpoint(path)["model_state"])
+    own = {name: tensor for name, tensor in network.state_dict().items() if not is_fresh(name)}
+    names = [name for name in own if name in found]
+    if not names:
+        sample = ", ".join(list(found)[:3]) or "nothing"
+        raise CheckpointError(
+            f"{path}: none of its tensors ({sample} …) belongs to {type(network).__name__};"
+            " give a checkpoint of the same model, or stnet and transformer for each other"
+        )
+    for name in names:
+        if found[name].shape != own[name].shape:
+            raise CheckpointError(
+                f"{path}: {name} is {tuple(found[name].shape)}, {type(network).__name__} expects"
+                f" {tuple(own[name].shape)}; it was trained with other settings"
+            )
+    network.load_state_dict({name: found[name] for name in names}, strict=False)
+    return Taken(names, [name for name in own if name not in found])
+
+
+def load_weights(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+    """Load a whole state, the day table aside; CheckpointError names what is missing, unknown or of another shape."""
+    state = {name.removeprefix("module."): t for name, t in state.items() if not name.endswith("position_enc.pe")}
+    own = module.state_dict()
+    wrong = [
+        f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    wrong += [f"{name} is missing" for name in own if name not in state]
+    wrong += [f"{name} is unknown" for name in state if name not in own]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise CheckpointError(
+            f"{path}: does not fit {type(module).__name__}: {'; '.join(wrong[:3])}{more};"
+            " use the settings it was trained with"
+        )
+    module.load_state_dict(state)
+
+
+def slim(source: str | Path, target: str | Path) -> None:
+    """Copy a pre-training checkpoint without queue, key encoder and training state: what fine-tuning needs."""
+    checkpoint = load_checkpoint(source)
+    state = {n: t for n, t in checkpoint["model_state"].items() if n.startswith("encoder_q.")}
+    if not state:
+        raise CheckpointError(f"{source}: no encoder_q in it; expected a checkpoint of main_moco.py")
+    kept = {name: value for name, value in checkpoint.items() if name != "training"}
+    save_checkpoint(target, {**kept, "model_state": state})
+
+
+@exit_cleanly()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=slim.__doc__)
+    parser.add_argument("source", help="model_best.pth of a pre-training run")
+    parser.add_argument("target", help="where to write the small checkpoint")
+    args = parser.parse_args()
+    slim(args.source, args.target)
+    print(f"{args.target}: {Path(args.target).stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()

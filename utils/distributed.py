@@ -1,0 +1,84 @@
+"""Several processes, one run: started by ``torchrun``, or a single process that is its own rank 0."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from utils.errors import UsageError
+
+
+class Ranks(NamedTuple):
+    """This process's place in the run."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes logs and checkpoints."""
+        return self.rank == 0
+
+    def share(self, batch: np.ndarray) -> np.ndarray:
+        """This rank's part of a global batch: equal parts where the batch can be cut so, else some have one more."""
+        return np.array_split(batch, self.count)[self.rank]
+
+
+def start(device: str | None) -> Ranks:
+    """Pick the device (None: a GPU if there is one) and, under torchrun, join the other ranks.
+
+    Raises:
+        UsageError: a device that is not there.
+    """
+    count, rank, local = (int(os.environ.get(name, value)) for name, value in _TORCHRUN.items())
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+        if chosen.type == "cuda" and chosen.index is None:
+            chosen = torch.device("cuda", local)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {name}: cannot be used ({reason}); give cpu, cuda or cuda:N") from None
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if count > 1:
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", rank=rank, world_size=count)
+    return Ranks(rank, count, chosen)
+
+
+_TORCHRUN = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
+
+
+def wait() -> None:
+    """Until every rank is here."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+
+
+def finish() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def total(value: Tensor) -> Tensor:
+    """The sum of a tensor over all ranks."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(value)
+    return value
+
+
+def gathered(part: Tensor) -> Tensor:
+    """The parts of all ranks, of any lengths, one after another, on this rank's device."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return part
+    parts: list = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, part.cpu())
+    return torch.cat(parts).to(part.device)

@@ -1,0 +1,42 @@
+"""Mixed precision and compilation: what is asked for, or what suits the device."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+AMP = ("off", "bf16", "fp16")
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """How a training step computes: ``with precision.autocast()`` for the forward, ``precision.step`` for the rest."""
+
+    def __init__(self, amp: str | None, device: torch.device):
+        if amp is None:
+            amp = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "off"
+        self.amp, self.device = amp, device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32 where the hardware has it
+
+    def autocast(self):
+        if self.amp == "off":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=_DTYPES[self.amp])
+
+    def step(self, loss: torch.Tensor, optimizer: Optimizer) -> None:
+        """Backward and optimizer step, the gradients zeroed before."""
+        optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+
+def compiled(model: nn.Module, wanted: bool | None, device: torch.device) -> nn.Module:
+    """The model as it is to be called in training; the model itself, sharing its weights, stays uncompiled."""
+    use = wanted if wanted is not None else device.type == "cuda"
+    return torch.compile(model, dynamic=False) if use else model
