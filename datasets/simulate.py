@@ -1,0 +1,232 @@
+"""US-sim, the default data: simulated Sentinel-2 series of the six study sites, written as stores.
+
+    ROOT/classmapping20.csv
+    ROOT/2019/unlabelled/                          a store without labels
+    ROOT/{2019,2020,2021}/{train,valid,eval}/      stores with label, code, region, year, tile and field
+
+What a series goes through is told in datasets/simulation/, from `sites` and `crops` (tables) by way of `weather`,
+`fields`, `canopy` and `atmosphere` to `blocks`. Unlabelled, train, valid and eval pools share no field. The same
+seed gives the same bytes whatever the number of processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from datasets.classmap import CDL20, write_classmap
+from datasets.errors import DataError
+from datasets.simulation.blocks import BLOCK, BlockPlan, SeriesBlock, simulate_block
+from datasets.simulation.sites import SITES
+from datasets.store import StoreWriter
+
+DEFAULT_PATH = Path("data") / "US-sim"
+UNLABELLED, TRAIN, VALID, EVALUATION = 20_000, 6_000, 1_000, 3_000
+YEARS = (2019, 2020, 2021)
+SEED = 2019
+POOLS = ("unlabelled", "train", "valid", "eval")  # the place of a pool in this tuple is part of its random streams
+APPEND = 32  # blocks written at once
+
+EPILOG = """examples:
+  python -m datasets.simulate                                  the default data, data/US-sim, in a few seconds
+  python -m datasets.simulate --out data/US-sim-1M --unlabelled 1000000 --workers 2
+                                                               a million unlabelled series, minutes, 1.3 GB
+  python -m datasets.simulate --out /tmp/tiny --unlabelled 500 --train 200 --valid 50 --eval 100 --years 2019
+"""
+
+
+def simulate(
+    root: str | Path,
+    *,
+    unlabelled: int = UNLABELLED,
+    train: int = TRAIN,
+    valid: int = VALID,
+    evaluation: int = EVALUATION,
+    years: tuple[int, ...] = YEARS,
+    seed: int = SEED,
+    progress: bool = True,
+    workers: int = 1,
+) -> Path:
+    """Write a data root of simulated series and return its path.
+
+    The unlabelled pool is of the first year; each year gets its own labelled pools. A pool of 0 series is left out.
+    All is made in a sibling folder that takes the name `root` when complete. DataError: `root` exists already, a
+    size is negative, no year, or nothing to make.
+    """
+    root, sizes = Path(root), dict(zip(POOLS, (unlabelled, train, valid, evaluation), strict=True))
+    _check(root, sizes, years, seed, workers)
+    pools = [("unlabelled", years[0])] + [(pool, year) for year in years for pool in POOLS[1:]]
+    total = unlabelled + len(years) * (train + valid + evaluation)
+    with _sibling_folder(root) as folder, _pool_of(workers) as mapper:
+        with tqdm(total=total, unit=" series", desc=f"simulating {root}", disable=not progress) as bar:
+            write_classmap(folder / "classmapping20.csv", CDL20)
+            for pool, year in pools:
+                if sizes[pool]:
+                    _write_pool(folder / str(year) / pool, pool, year, sizes[pool], seed, mapper, bar)
+    return root
+
+
+def ensure_default(datapath: str | Path) -> None:
+    """Make the default data if `datapath` is where it belongs and it is not there yet."""
+    path = Path(datapath)
+    if path.exists() or path.resolve() != DEFAULT_PATH.resolve():
+        return
+    print(f"{path} is not there yet: simulating the default data once, 50,000 series (2 to 20 s)", flush=True)
+    try:
+        simulate(path)
+    except DataError:
+        if not path.exists():  # another process that began at the same time was first
+            raise
+
+
+def _check(root: Path, sizes: dict[str, int], years: tuple[int, ...], seed: int, workers: int) -> None:
+    if root.exists():
+        raise DataError(f"{root}: already exists; remove it or choose another --out")
+    for pool, size in sizes.items():
+        if size < 0:
+            raise DataError(f"{size} {pool} series asked for; expected 0 or more")
+    if not sum(sizes.values()):
+        raise DataError("all pools are of size 0; expected at least one series")
+    if not years or len(set(years)) < len(years) or min(years) < 2019 or max(years) > 2100:
+        raise DataError(f"years {' '.join(map(str, years)) or 'none'}; expected one or more, each once, 2019 to 2100")
+    if seed < 0:
+        raise DataError(f"seed {seed}; expected 0 or more")
+    if workers < 1:
+        raise DataError(f"{workers} workers; expected 1 or more")
+
+
+@contextmanager
+def _sibling_folder(root: Path) -> Iterator[Path]:
+    """A folder beside `root` that is renamed to it at the end, or removed when anything goes wrong."""
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{root.name}.partial-", dir=root.parent))
+    except OSError as error:
+        raise DataError(f"{root}: cannot be made ({error.strerror}); choose another --out") from None
+    try:
+        folder.chmod(0o755)
+        yield folder
+        try:
+            folder.rename(root)
+        except OSError as error:
+            raise DataError(f"{root}: appeared while it was being made ({error.strerror})") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _pool_of(workers: int) -> Iterator[Callable]:
+    """A `map` over plans, in order, in this process or in several."""
+    if workers == 1:
+        yield map
+        return
+    with ProcessPoolExecutor(workers) as executor:
+        yield lambda function, plans: _windowed(executor, function, plans, 8 * workers)
+
+
+def _windowed(executor: ProcessPoolExecutor, function: Callable, plans: Iterable, ahead: int) -> Iterator:
+    """Like executor.map, but with a bounded number of results waiting, so that memory stays constant."""
+    waiting = []
+    for plan in plans:
+        waiting.append(executor.submit(function, plan))
+        if len(waiting) >= ahead:
+            yield waiting.pop(0).result()
+    for future in waiting:
+        yield future.result()
+
+
+def plan_blocks(pool: str, year: int, size: int, seed: int) -> Iterator[BlockPlan]:
+    """Blocks that make `size` series, sites in turn by their shares."""
+    quota = _share_out(size)
+    made, blocks = np.zeros(len(SITES), dtype=np.int64), np.zeros(len(SITES), dtype=np.int64)
+    while (made < quota).any():
+        site = int(np.argmin(np.where(made < quota, made / np.maximum(quota, 1), np.inf)))
+        count = int(min(BLOCK, quota[site] - made[site]))
+        yield BlockPlan(seed, POOLS.index(pool), site, year, int(blocks[site]), count)
+        made[site] += count
+        blocks[site] += 1
+
+
+def _share_out(size: int) -> np.ndarray:
+    """Series of each site, by largest remainder."""
+    exact = size * np.array([site.share for site in SITES]) / sum(site.share for site in SITES)
+    quota = np.floor(exact).astype(np.int64)
+    quota[np.argsort(quota - exact, kind="stable")[: size - quota.sum()]] += 1
+    return quota
+
+
+def _write_pool(folder: Path, pool: str, year: int, size: int, seed: int, mapper: Callable, bar: tqdm) -> None:
+    provenance = {"source": "US-sim, simulated", "pool": pool, "year": year, "size": size, "seed": seed}
+    plans = list(plan_blocks(pool, year, size, seed))
+    with StoreWriter(folder, provenance=provenance) as writer:
+        waiting = []
+        for plan, block in zip(plans, mapper(simulate_block, plans), strict=True):
+            waiting.append((plan, block))
+            if len(waiting) == APPEND or plan is plans[-1]:
+                _append(writer, waiting, labelled=pool != "unlabelled")
+                bar.update(sum(len(b.lengths) for _, b in waiting))
+                waiting = []
+
+
+def _append(writer: StoreWriter, blocks: list[tuple[BlockPlan, SeriesBlock]], labelled: bool) -> None:
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(block, name) for _, block in blocks])
+
+    index = None
+    if labelled:
+        codes = joined("codes")
+        sites = [SITES[plan.site].name for plan, _ in blocks]
+        counts = [len(block.lengths) for _, block in blocks]
+        index = {
+            "label": CDL20.label_of(codes),
+            "code": codes,
+            "region": np.repeat(sites, counts),
+            "year": np.repeat([plan.year for plan, _ in blocks], counts),
+            "tile": np.repeat([block.tile for _, block in blocks], counts),
+            "field": np.concatenate([plan.number * BLOCK + block.field for plan, block in blocks]),
+        }
+    writer.append(joined("bands"), joined("doy"), joined("lengths"), index)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m datasets.simulate", description="Simulate Sentinel-2 series of the six US study sites.",
+        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=DEFAULT_PATH, help=f"folder to make (default {DEFAULT_PATH})")
+    parser.add_argument("--unlabelled", type=int, default=UNLABELLED, help=f"series, of the first year ({UNLABELLED})")
+    parser.add_argument("--train", type=int, default=TRAIN, help=f"labelled series a year ({TRAIN})")
+    parser.add_argument("--valid", type=int, default=VALID, help=f"labelled series a year ({VALID})")
+    parser.add_argument("--eval", type=int, default=EVALUATION, help=f"labelled series a year ({EVALUATION})")
+    parser.add_argument("--years", type=int, nargs="+", default=list(YEARS), help="years of the labelled pools")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"the same seed gives the same data ({SEED})")
+    parser.add_argument("--workers", type=int, default=1, help="processes; the data does not depend on it (1)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """The command line; returns the exit code."""
+    args = _arguments()
+    try:
+        simulate(
+            args.out, unlabelled=args.unlabelled, train=args.train, valid=args.valid, evaluation=args.eval,
+            years=tuple(args.years), seed=args.seed, progress=not args.quiet, workers=args.workers,
+        )
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
