@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from datasets.batches import open_series, split_batches
 from datasets.catalog import open_unlabelled
 from datasets.errors import DataError
 from datasets.simulate import ensure_default
+from datasets.store import SeriesSet
 from moco.builder import MoCo, held_out_contrast
 from moco.loader import PUBLISHED, STRONGER, two_views
 from models import NETWORKS, ModelError, build_model, canonical_name
@@ -27,6 +29,7 @@ from utils import distributed, options
 from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from utils.errors import UsageError, exit_cleanly
 from utils.logs import RunLog
+from utils.naming import pretraining_name
 from utils.precision import Precision, compiled
 from utils.schedule import make_scheduler
 from utils.seeding import RandomStreams, make_generator, seed_everything
@@ -76,56 +79,19 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def run_name(args: argparse.Namespace, encoder: nn.Module) -> str:
-    """The run's folder, named as published: P_MoCoV2TransformerModel_RC_2019_doy."""
-    return options.join_name(
-        f"P_MoCoV{2 if args.mlp else 1}{encoder.run_name}",
-        None if args.useall else f"R{args.num}",
-        "RC" if args.rc else "Pad",
-        args.year,
-        None if args.useall else f"Seed{args.seed}",
-        "doy" if args.use_doy else None,
-        args.suffix,
-    )
-
-
-class Views:
-    """Batches of two views of the series at ``positions`` (rows of the series set)."""
-
-    def __init__(self, args: argparse.Namespace, reader, ranks: distributed.Ranks):
-        self.args, self.reader, self.ranks = args, reader, ranks
-
-    def stream(self, batches: list[np.ndarray], generator: torch.Generator, before=lambda step: None):
-        """The views of one batch after another, this rank's share of each; ``before(step)`` is called first."""
-        strength = STRONGER if self.args.aug_plus else PUBLISHED
-        method = "rc" if self.args.rc else "pad"
-        shares = [self.ranks.share(batch) for batch in batches]
-        for step, series in enumerate(self.reader.stream(shares, self.args.workers)):
-            before(step)
-            yield two_views(series, self.args.sequencelength, method, generator, strength)
-
-
-@torch.no_grad()
-def evaluate(moco: MoCo, views: Views, positions: np.ndarray, precision: Precision) -> tuple[float, float]:
-    """Held-out loss and top-1, on views that are the same every time; nothing of the model changes."""
-    moco.eval()
-    generator = make_generator(views.args.seed, "held-out", views.ranks.rank, device=views.ranks.device)
-    batches = split_batches(positions[: views.args.moco_k], views.args.batchsize, smallest=views.ranks.count)
-    queries, keys = [], []
-    for view_q, view_k in views.stream(batches, generator):
-        with precision.autocast():
-            queries.append(moco.encode_queries(view_q))
-            keys.append(moco.encode_keys(view_k))
-    queries, keys = (distributed.gathered(torch.cat(part)) for part in (queries, keys))
-    return held_out_contrast(queries, keys, moco.T)
-
-
 class Trainer:
     """A pre-training run: the model, what updates it, and where it is (epoch, step)."""
 
-    def __init__(self, args: argparse.Namespace, views: Views, rows: tuple[np.ndarray, np.ndarray], ranks):
-        self.args, self.views, self.ranks = args, views, ranks
-        self.train_rows, self.valid_rows = rows
+    def __init__(self, args: argparse.Namespace, series: SeriesSet, ranks: distributed.Ranks):
+        self.args, self.ranks = args, ranks
+        self.train_rows, self.valid_rows = hold_out(series, args.seed, ranks.count)
+        self.reader = open_series(series, ranks.device)
+        self.views = partial(
+            two_views,
+            size=args.sequencelength,
+            method="rc" if args.rc else "pad",
+            augmentation=STRONGER if args.aug_plus else PUBLISHED,
+        )
         self.precision = Precision(args.amp, ranks.device)
         self.streams = RandomStreams(args.seed, ranks.device, ranks.rank)
         self.moco = MoCo(
@@ -158,6 +124,10 @@ class Trainer:
         self.epoch, self.step = args.start_epoch, 0  # where the run is; the step within the epoch
         self.best, self.not_improved = math.inf, 0
         self.sums = torch.zeros(2, dtype=torch.float64, device=ranks.device)  # loss and top-1 of the epoch so far
+
+    def stream(self, batches: list[np.ndarray]):
+        """This rank's share of each batch of series, ready on the device."""
+        return self.reader.stream([self.ranks.share(batch) for batch in batches], self.args.workers)
 
     def state(self) -> dict:
         """Everything that resuming, or fine-tuning from it, needs."""
@@ -209,15 +179,14 @@ class Trainer:
         args, moco = self.args, self.moco
         model.train()
         order = self.train_rows[self.streams.order(self.epoch, len(self.train_rows))]
+        order = order[: len(order) - len(order) % self.ranks.count]  # equal shares, also of an incomplete batch
         batches = split_batches(order, args.batchsize, drop_last=True)[self.step :]
-        first, start = self.step, time.monotonic()
-        saved, seen = start, 0
+        start = saved = time.monotonic()
+        seen = 0
         bar = tqdm(total=len(batches), desc=f"epoch {self.epoch}", disable=None if log else True, leave=False)
-
-        def seek(step: int) -> None:
-            self.streams.seek(self.epoch, first + step)
-
-        for view_q, view_k in self.views.stream(batches, self.streams.augment, seek):
+        for series in self.stream(batches):
+            self.streams.seek(self.epoch, self.step)
+            view_q, view_k = self.views(series, generator=self.streams.augment)
             moco.update_key_encoder()
             with self.precision.autocast():
                 contrast = model(view_q, view_k)
@@ -239,6 +208,20 @@ class Trainer:
         seconds = time.monotonic() - start
         return {"train_loss": loss, "train_top1": top1, "seconds": seconds, "series_per_s": seen / seconds}
 
+    @torch.no_grad()
+    def evaluate(self) -> tuple[float, float]:
+        """Held-out loss and top-1, on views that are the same every time; nothing of the model changes."""
+        moco, ranks = self.moco.eval(), self.ranks
+        generator = make_generator(self.args.seed, "held-out", ranks.rank, device=ranks.device)
+        queries, keys = [], []
+        for series in self.stream(split_batches(self.valid_rows, self.args.batchsize, smallest=ranks.count)):
+            view_q, view_k = self.views(series, generator=generator)
+            with self.precision.autocast():
+                queries.append(moco.encode_queries(view_q))
+                keys.append(moco.encode_keys(view_k))
+        queries, keys = (distributed.gathered(torch.cat(part)) for part in (queries, keys))
+        return held_out_contrast(queries, keys, moco.T)
+
     def report(self, bar: tqdm, contrast, rate: float, log: RunLog | None) -> None:
         """The present loss, on the progress bar and in TensorBoard."""
         loss = contrast.loss.item()
@@ -257,7 +240,7 @@ class Trainer:
         while self.epoch < args.epochs and self.not_improved < args.patience:
             rate = self.scheduler.get_last_lr()[0]
             row = {"epoch": self.epoch, "lr": rate, **self.train_epoch(model, log)}
-            row["valid_loss"], row["valid_top1"] = evaluate(self.moco, self.views, self.valid_rows, self.precision)
+            row["valid_loss"], row["valid_top1"] = self.evaluate()
             check_finite(row["valid_loss"], self.epoch)
             better = row["valid_loss"] < self.best
             self.best = min(self.best, row["valid_loss"])
@@ -288,17 +271,13 @@ def check_finite(loss: float, epoch: int) -> None:
         raise UsageError(f"the loss became {loss} in epoch {epoch}; lower -lr, or raise --moco-t")
 
 
-def open_rows(args: argparse.Namespace, ranks: distributed.Ranks):
-    """The series, and which of them are trained on and which are held out."""
-    series = open_unlabelled(args.datapath, args.year, num=None if args.useall else args.num, seed=args.seed)
-    order = make_generator(args.seed, "held-out split")
-    rows = torch.randperm(len(series), generator=order).numpy()
-    held_out = max(int(HELD_OUT * len(rows)), ranks.count)
-    if len(rows) - held_out < max(2, ranks.count):
-        raise UsageError(f"{args.datapath}: {len(series)} series are too few to pre-train on; expected at least 3")
-    if ranks.is_main:
-        print(f"{series.store!r}: training on {len(rows) - held_out:,}, {held_out:,} held out")
-    return series, (np.sort(rows[held_out:]), np.sort(rows[:held_out]))
+def hold_out(series: SeriesSet, seed: int, ranks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the series to train on, and of those held out, drawn by the seed."""
+    order = torch.randperm(len(series), generator=make_generator(seed, "held-out split")).numpy()
+    count = max(int(HELD_OUT * len(order)), ranks)
+    if len(order) - count < max(2, ranks):
+        raise UsageError(f"{series.store.path}: {len(order)} series are too few to pre-train on; expected at least 3")
+    return np.sort(order[count:]), np.sort(order[:count])
 
 
 @exit_cleanly(DataError, ModelError)
@@ -311,16 +290,18 @@ def main(argv: list[str] | None = None) -> None:
         ensure_default(args.datapath)
     distributed.wait()
     seed_everything(args.seed)
-    series, rows = open_rows(args, ranks)
-    trainer = Trainer(args, Views(args, open_series(series, ranks.device), ranks), rows, ranks)
-    folder = Path(args.logdir) / run_name(args, trainer.moco.encoder_q)
+    series = open_unlabelled(args.datapath, args.year, num=None if args.useall else args.num, seed=args.seed)
+    trainer = Trainer(args, series, ranks)
+    folder = Path(args.logdir) / pretraining_name(args, trainer.moco.encoder_q.run_name)
+    if ranks.is_main:
+        print(f"{series.store!r}: training on {len(trainer.train_rows):,}, {len(trainer.valid_rows):,} held out")
 
     if args.evaluate:
         path = args.resume or str(folder / "model_best.pth")
         trainer.load(path, weights_only=True)
-        loss, top1 = evaluate(trainer.moco, trainer.views, rows[1], trainer.precision)
+        loss, top1 = trainer.evaluate()
         if ranks.is_main:
-            print(f"{path}: held-out loss {loss:.4f}, top-1 {top1:.4f} on {len(rows[1]):,} series")
+            print(f"{path}: held-out loss {loss:.4f}, top-1 {top1:.4f} on {len(trainer.valid_rows):,} series")
         return distributed.finish()
 
     if args.resume:

@@ -31,6 +31,7 @@ from utils.checkpoint import load_checkpoint, load_pretrained, load_weights, sav
 from utils.errors import UsageError, exit_cleanly
 from utils.logs import RunLog, write_rows
 from utils.metrics import classification_metrics
+from utils.naming import training_name
 from utils.precision import Precision, compiled
 from utils.recipe import Recipe, choose_recipe
 from utils.report import write_comparison, write_run_report
@@ -81,28 +82,6 @@ def length_method(args: argparse.Namespace, model) -> str:
     if args.interp and model.interpolates:
         return "interp"
     return "rc" if args.rc else "pad"
-
-
-def run_name(args: argparse.Namespace, model, seed: int) -> str:
-    """The run's folder, named as published: T_STNet_R3000_RC_2019_Seed111, F_TR_STNet_… when fine-tuned."""
-    kind = "T"
-    if args.pretrained:
-        words = Path(args.pretrained).resolve().parent.name.split("_")
-        kind = f"F_{(words[1] if len(words) > 1 else words[0])[:2]}"
-    sites = "+".join(args.regions) if args.regions else None
-    return options.join_name(
-        kind,
-        model.run_name,
-        None if args.useall else f"R{args.num}",
-        {"rc": "RC", "pad": "Pad", "interp": "Int"}[length_method(args, model)],
-        args.year,
-        f"Seed{seed}",
-        "doy" if args.use_doy and model.uses_doy_flag else None,
-        sites,
-        f"without{args.leave_out}" if args.leave_out else None,
-        "frozen" if args.freeze else None,
-        args.suffix,
-    )
 
 
 class Inputs:
@@ -163,7 +142,9 @@ class Run:
         )
         self.precision = Precision(args.amp, ranks.device)
         self.method = length_method(args, self.network)
-        self.folder = Path(args.logdir) / run_name(args, self.network, seed)
+        self.folder = Path(args.logdir) / training_name(
+            args, self.network.run_name, self.method, seed, reads_doy=self.network.uses_doy_flag
+        )
         if args.pretrained:
             self.take_trunk(args.pretrained)
         self.network.to(ranks.device)
@@ -306,7 +287,7 @@ class EstimatorRun:
         self.num_classes, self.parameters = classmap.num_classes, 0
         self.estimator = build_estimator(name, seed=seed)
         self.method = length_method(args, self.estimator)
-        self.folder = Path(args.logdir) / run_name(args, self.estimator, seed)
+        self.folder = Path(args.logdir) / training_name(args, self.estimator.run_name, self.method, seed)
 
     def values(self, series: SeriesSet) -> np.ndarray:
         """Model input x (N, S, 10) of a whole series set."""

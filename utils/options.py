@@ -75,8 +75,3 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="compile the model (default: on a GPU); pays from some hundred steps on",
     )
-
-
-def join_name(*parts: object) -> str:
-    """The parts of a run's name that there are, joined by '_'."""
-    return "_".join(str(part) for part in parts if part not in (None, ""))

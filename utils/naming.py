@@ -1,0 +1,47 @@
+"""Names of run folders, as published: P_… pre-trained, T_… trained, F_… fine-tuned."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+LENGTH_WORDS = {"rc": "RC", "pad": "Pad", "interp": "Int"}  # how series reach length S
+
+
+def join_name(*parts: object) -> str:
+    """The parts of a name that there are, joined by '_'."""
+    return "_".join(str(part) for part in parts if part not in (None, ""))
+
+
+def pretraining_name(args: Namespace, run_name: str) -> str:
+    """P_MoCoV2TransformerModel_RC_2019_doy; ``run_name`` is the encoder's."""
+    return join_name(
+        f"P_MoCoV{2 if args.mlp else 1}{run_name}",
+        None if args.useall else f"R{args.num}",
+        "RC" if args.rc else "Pad",
+        args.year,
+        None if args.useall else f"Seed{args.seed}",
+        "doy" if args.use_doy else None,
+        args.suffix,
+    )
+
+
+def training_name(args: Namespace, run_name: str, method: str, seed: int, *, reads_doy: bool = False) -> str:
+    """T_STNet_R3000_RC_2019_Seed111, or F_TR_STNet_… fine-tuned from a checkpoint in a folder MoCoV2_TRSF_doy."""
+    kind = "T"
+    if args.pretrained:
+        words = Path(args.pretrained).resolve().parent.name.split("_")
+        kind = f"F_{(words[1] if len(words) > 1 else words[0])[:2]}"
+    return join_name(
+        kind,
+        run_name,
+        None if args.useall else f"R{args.num}",
+        LENGTH_WORDS[method],
+        args.year,
+        f"Seed{seed}",
+        "doy" if args.use_doy and reads_doy else None,
+        "+".join(args.regions) if args.regions else None,
+        f"without{args.leave_out}" if args.leave_out else None,
+        "frozen" if args.freeze else None,
+        args.suffix,
+    )
