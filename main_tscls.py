@@ -30,10 +30,10 @@ from utils import distributed, options
 from utils.checkpoint import load_checkpoint, load_pretrained, load_weights, save_checkpoint
 from utils.errors import UsageError, exit_cleanly
 from utils.logs import RunLog, write_rows
-from utils.metrics import classification_metrics
+from utils.metrics import SCORES, score
 from utils.naming import training_name
 from utils.precision import Precision, compiled
-from utils.recipe import Recipe, choose_recipe
+from utils.recipe import Recipe, choose_recipe, make_optimizer
 from utils.report import write_comparison, write_run_report
 from utils.schedule import make_scheduler
 from utils.seeding import RandomStreams, make_generator, seed_everything
@@ -42,7 +42,6 @@ DATAPATH = "data/US-sim"
 YEARS = (2019,)  # tested on
 SEEDS = (111,)
 
-SCORES = ("oa", "kappa", "macro_f1", "weighted_f1")
 EVAL_BATCH = 512  # series predicted together
 
 
@@ -121,12 +120,6 @@ def predict(model: nn.Module, inputs: Inputs, seed: int, precision: Precision, d
     return distributed.gathered(torch.cat(parts).cpu())[order]
 
 
-def score(log_probability: Tensor, labels: np.ndarray) -> dict:
-    """Loss and every metric of predictions."""
-    loss = nn.functional.nll_loss(log_probability, torch.from_numpy(labels)).item()
-    return {"loss": loss, **classification_metrics(labels, log_probability.argmax(1).numpy(), log_probability.shape[1])}
-
-
 class Run:
     """One network, one seed: trains, keeps the best, predicts."""
 
@@ -186,14 +179,6 @@ class Run:
         load_weights(self.network, checkpoint["model_state"], path)
         self.average, self.draws = None, checkpoint.get("draws", 1)
 
-    def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
-        decoder = list(self.network.decoder.parameters())
-        known = {id(p) for p in decoder}
-        trunk = [p for p in self.network.parameters() if p.requires_grad and id(p) not in known]
-        rate = recipe.learning_rate * (recipe.trunk_rate if self.args.pretrained else 1)
-        groups = [{"params": decoder}] + ([{"params": trunk, "lr": rate}] if trunk else [])
-        return torch.optim.Adam(groups, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
-
     def fit(self, splits: Splits) -> float:
         """Train on the train split, watching the valid split; returns the seconds it took."""
         args, ranks, network = self.args, self.ranks, self.network
@@ -216,7 +201,7 @@ class Run:
         model = compiled(network, args.compile, ranks.device)
         if ranks.count > 1:
             model = nn.parallel.DistributedDataParallel(model)
-        optimizer = self.optimizer(recipe)
+        optimizer = make_optimizer(network, recipe)
         steps = len(split_batches(np.arange(len(splits.train)), recipe.batchsize, smallest=2 * ranks.count))
         options_ = {"warmup_epochs": recipe.warmup_epochs, "schedule": args.schedule, "cosine": recipe.cosine}
         scheduler = make_scheduler(optimizer, steps, recipe.epochs, **options_)

@@ -112,15 +112,11 @@ def split_batches(
     """Cut an order of positions into batches.
 
     ``drop_last`` leaves out an incomplete last batch unless it is the only one; otherwise a last batch of fewer than
-    ``smallest`` is left out.
+    ``smallest`` joins the one before it, so that no series is left out.
     """
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    least = batch_size if drop_last else smallest
-    if len(batches) > 1 and len(batches[-1]) < least:
-        batches.pop()
+    if len(batches) > 1 and len(batches[-1]) < (batch_size if drop_last else smallest):
+        last = batches.pop()
+        if not drop_last:
+            batches[-1] = np.concatenate([batches[-1], last])
     return batches
-
-
-def shuffled(count: int, generator: torch.Generator) -> np.ndarray:
-    """A random order of ``count`` positions, drawn on the host."""
-    return torch.randperm(count, generator=generator).numpy()

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.amp import custom_bwd, custom_fwd
 from torch.nn import functional as F
+
+from models.dropout import Dropout, is_cheap, keep_mask
+
+CHUNK = 1 << 19  # attention weights that are in work at a time on a CPU: they stay in its cache
 
 
 def attention(
@@ -13,10 +19,81 @@ def attention(
 
     ``mask`` (B, S) is True at the keys to leave out, at most all but one in a row. None leaves out nothing, and
     then no mask tensor exists, so that the fused kernels that take none stay usable. In training the attention
-    weights are dropped with probability ``dropout_p``.
+    weights are dropped with probability ``dropout_p``: on a CPU by DroppedAttention, where torch's kernel would spend
+    most of the time on drawing the decisions.
     """
+    dropout_p = dropout_p if training else 0.0
+    if is_cheap(q, dropout_p):
+        return dropped_attention(q, k, v, mask, dropout_p)
     takes_part = None if mask is None else ~mask[:, None, None, :]  # (B, 1, 1, S)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=takes_part, dropout_p=dropout_p if training else 0.0)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=takes_part, dropout_p=dropout_p)
+
+
+@torch.compiler.disable  # which would unroll the loop over chunks
+def dropped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float) -> Tensor:
+    """``attention`` in training on a CPU, with decisions drawn for this call."""
+    return DroppedAttention.apply(q, k, v, mask, keep_mask((*q.shape[:-1], k.shape[2]), p), p)
+
+
+class DroppedAttention(torch.autograd.Function):
+    """Attention under given dropout decisions, a few series at a time.
+
+    The weights never exist for the whole batch; the backward makes them again from q and k (as FlashAttention does,
+    Dao et al. 2022, section 3.1), which takes less time than writing them to memory and reading them.
+    """
+
+    @staticmethod
+    @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, keep: Tensor, p: float) -> Tensor:
+        """q, k, v (B, H, S, D), mask (B, S) or None, keep (B, H, S, S) bool -> (B, H, S, D)."""
+        ctx.save_for_backward(q, k, v, mask, keep)
+        ctx.p = p
+        out = q.new_empty(q.transpose(1, 2).shape).transpose(1, 2)  # heads side by side, as what follows wants them
+        for part in chunks(keep):
+            q_, k_, v_ = (x[part].flatten(0, 1) for x in (q, k, v))  # (n H, S, D)
+            weights = attention_weights(q_, k_, None if mask is None else mask[part])
+            weights *= as_factor(keep[part], weights)
+            out[part] = (weights @ (v_ / (1 - p))).unflatten(0, out[part].shape[:2])
+        return out
+
+    @staticmethod
+    @custom_bwd(device_type="cpu")
+    def backward(ctx, grad_out: Tensor) -> tuple:
+        q, k, v, mask, keep = ctx.saved_tensors
+        grads = q.new_empty(3, *q.shape)
+        scale = q.shape[-1] ** -0.5
+        for part in chunks(keep):
+            q_, k_, v_, grad = (x[part].flatten(0, 1) for x in (q, k, v, grad_out))
+            grad = grad / (1 - ctx.p)
+            weights = attention_weights(q_, k_, None if mask is None else mask[part])
+            kept = as_factor(keep[part], weights)
+            grad_v = (weights * kept).mT @ grad
+            grad_weights = (grad @ v_.mT).mul_(kept)
+            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            pieces = (grad_scores @ k_.mul(scale), grad_scores.mT @ q_.mul(scale), grad_v)
+            for whole, piece in zip(grads, pieces, strict=True):
+                whole[part] = piece.view_as(whole[part])
+        return *grads, None, None, None
+
+
+def chunks(keep: Tensor) -> list[slice]:
+    """Runs of series that have about CHUNK attention weights together, from the decisions (B, H, S, S) on them all."""
+    size = max(1, CHUNK * len(keep) // keep.numel())
+    return [slice(start, start + size) for start in range(0, len(keep), size)]
+
+
+def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(q k^T / sqrt(D)) of q, k (n H, S, D) with no weight where mask (n, S) is True -> (n H, S, S)."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT
+    if mask is not None:
+        bias = torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(mask, float("-inf"))
+        scores.unflatten(0, (len(mask), -1)).add_(bias[:, None, None])
+    return scores.softmax(-1)
+
+
+def as_factor(keep: Tensor, weights: Tensor) -> Tensor:
+    """Decisions (n, H, S, S) bool -> 0 and 1 in the shape and type of weights (by way of uint8, which is faster)."""
+    return keep.view(torch.uint8).to(weights.dtype).view_as(weights)
 
 
 class EncoderLayer(nn.TransformerEncoderLayer):
@@ -24,6 +101,7 @@ class EncoderLayer(nn.TransformerEncoderLayer):
 
     def __init__(self, dim: int, heads: int, feedforward: int, dropout: float):
         super().__init__(dim, heads, feedforward, dropout, batch_first=True)
+        self.dropout, self.dropout1, self.dropout2 = (Dropout(dropout) for _ in range(3))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (B, S, dim), mask (B, S) True at padding or None -> (B, S, dim)."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import Encoder, masked_mean
+from models.dropout import Dropout
 from models.errors import ModelError
 from models.layers import DAYS, DayEncoding, Network, PointwiseMLP, classification_head
 
@@ -28,7 +29,7 @@ class TransformerModel(Network):
         self.mlp1 = PointwiseMLP()
         self.inlayernorm = nn.LayerNorm(self.num_features)
         self.position_enc = DayEncoding(self.num_features)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.transformerencoder = Encoder(self.num_features, heads=16, feedforward=128, dropout=dropout)
         self.decoder = classification_head(self.num_features, num_classes)
 

@@ -1,4 +1,4 @@
-"""What several test files share: where the optional real data lies, and a small store to train on."""
+"""What several test files share: where the optional real data lies, and small data roots to train on."""
 
 from __future__ import annotations
 
@@ -6,5 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.layout import write_published_root, write_root
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the real sample data is not beside this checkout")
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory) -> Path:
+    """A data root of stores, 2019 with unlabelled series and 2020 to test on; tests must not write to it."""
+    return write_root(tmp_path_factory.mktemp("stores") / "US-tiny")
+
+
+@pytest.fixture(scope="session")
+def published_root(tmp_path_factory) -> Path:
+    """The same in the published layout, for -n 50 and seed 111."""
+    return write_published_root(tmp_path_factory.mktemp("published") / "US-tiny")

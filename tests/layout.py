@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from datasets.bands import BANDS
+from datasets.classmap import CDL20, write_classmap
 from datasets.store import Store, StoreWriter
 
 SITES = ("Adams", "Harvey", "Haskell")
@@ -94,3 +95,50 @@ def same_series(store: Store, series: list[np.ndarray]) -> bool:
         np.array_equal(bands, array[:, :10]) and np.array_equal(doy, array[:, -1])
         for (bands, doy), array in zip(map(store.series, range(len(store))), series, strict=True)
     )
+
+
+# ---- whole data roots, with series shorter and longer than the 20 observations that the scripts' tests ask for
+
+COUNTS = {"train": 90, "valid": 20, "eval": 30}
+CLASSES = 15  # of the 21 that the class map has
+
+
+def long_series(count: int, seed: int) -> list[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return [make_series(generator, int(generator.integers(5, 36))) for _ in range(count)]
+
+
+def write_long_store(path: Path, count: int, seed: int, labels: list[int] | None = None) -> None:
+    series = long_series(count, seed)
+    index = labels and {"label": labels, "region": [SITES[i % len(SITES)] for i in range(count)]}
+    with StoreWriter(path) as writer:
+        writer.append(
+            np.concatenate([array[:, :10] for array in series]),
+            np.concatenate([array[:, -1] for array in series]),
+            [len(array) for array in series],
+            index,
+        )
+
+
+def write_root(root: Path) -> Path:
+    """A root of stores: all splits of 2019 and the eval split of 2020."""
+    write_long_store(root / "2019" / "unlabelled", 60, seed=0)
+    for year in (2019, 2020):
+        for split, count in COUNTS.items():
+            if year == 2019 or split == "eval":
+                labels = [i % CLASSES for i in range(count)]
+                write_long_store(root / str(year) / split, count, seed=year + count, labels=labels)
+    write_classmap(root / "classmapping20.csv", CDL20)
+    return root
+
+
+def write_published_root(root: Path) -> Path:
+    """A root as published, its files drawn for -n 50 and seed 111."""
+    folder = root / "2019"
+    for split, count, drawn in (("train", 45, 45), ("valid", 5, 5), ("eval", 30, 5)):
+        series, labels = long_series(count, seed=count), [i % CLASSES for i in range(count)]
+        save_labelled(folder / "npy" / f"{split.capitalize()}_R{drawn}_Seed111_Class20.npy", series, labels)
+        save_table(folder / f"{split}.csv", series, labels)
+    save_unlabelled(folder / "npy" / "Unsupervised_mini_All.npy", long_series(60, seed=0))
+    write_classmap(root / "classmapping20.csv", CDL20)
+    return root

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,11 +50,17 @@ def load_checkpoint(path: str | Path) -> dict:
         with torch.serialization.safe_globals([nn.CrossEntropyLoss]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise CheckpointError(f"{path}: not a checkpoint of tensors and numbers ({reason})") from None
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model_state"), dict):
+        found = re.search(r"GLOBAL (\S+)", str(error))  # what torch refused; the rest of its advice is not for users
+        reason = f"it holds {found[1]}, which is never loaded" if found else "damaged, cut off or of another kind"
+        raise CheckpointError(f"{path}: not a checkpoint of tensors and numbers: {reason}") from None
+    if not isinstance(checkpoint, dict) or not is_state(checkpoint.get("model_state")):
         raise CheckpointError(f"{path}: no 'model_state' in it; expected a checkpoint of main_moco.py or main_tscls.py")
     return checkpoint
+
+
+def is_state(state: object) -> bool:
+    """Whether this is a dict of tensors by name."""
+    return isinstance(state, dict) and all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items())
 
 
 class Taken(NamedTuple):

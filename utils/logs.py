@@ -25,7 +25,7 @@ class RunLog:
         self.rows = [row for row in read_rows(self.folder / "trainlog.csv") if int(row["epoch"]) < resume_epoch]
         for stale in () if resume_epoch else self.folder.glob("events.out.tfevents.*"):
             stale.unlink()
-        self.writer = SummaryWriter(str(self.folder), purge_step=resume_epoch or None)
+        self.writer = SummaryWriter(str(self.folder))
 
     def epoch(self, row: dict) -> None:
         """Add one epoch's row, its numbers also as scalars."""

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix, f1_score
+from torch import Tensor
+from torch.nn.functional import nll_loss
+
+SCORES = ("oa", "kappa", "macro_f1", "weighted_f1")  # what tables show of them
 
 
 def classification_metrics(y_true: ArrayLike, y_pred: ArrayLike, num_classes: int) -> dict[str, float | np.ndarray]:
@@ -34,3 +39,9 @@ def classification_metrics(y_true: ArrayLike, y_pred: ArrayLike, num_classes: in
         "class_f1": class_f1,
         "confusion_matrix": confusion_matrix(y_true, y_pred, labels=classes),
     }
+
+
+def score(log_probability: Tensor, labels: np.ndarray) -> dict[str, float | np.ndarray]:
+    """Loss (mean negative log-likelihood) and every metric of predictions (N, classes) against true ids (N,)."""
+    loss = nll_loss(log_probability, torch.from_numpy(labels)).item()
+    return {"loss": loss, **classification_metrics(labels, log_probability.argmax(1).numpy(), log_probability.shape[1])}

@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import torch
+from torch import nn
+
 FEW_LABELS = 1000  # up to this many training series, "auto" is the few-label recipe
 
 
@@ -67,3 +70,14 @@ def choose_recipe(name: str, num_train: int, pretrained: bool, **given) -> Recip
     else:
         recipe = PUBLISHED
     return replace(recipe, **{key: value for key, value in given.items() if value is not None})
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Adam on what is to be trained; the trunk's rate is the decoder's times ``trunk_rate``."""
+    groups = {True: [], False: []}  # by whether a parameter is the decoder's
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            groups[name.startswith("decoder.")].append(parameter)
+    rates = {True: recipe.learning_rate, False: recipe.learning_rate * recipe.trunk_rate}
+    parameters = [{"params": group, "lr": rates[key]} for key, group in groups.items() if group]
+    return torch.optim.Adam(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)

@@ -1,0 +1,115 @@
+"""What pre-training buys with few labels: budgets x seeds x {scratch, pretrained, frozen}, on the eval split.
+
+    python -m benchmarks.label_efficiency --datapath ../shared/us-toy --budgets 50 100 200 --out docs/label-efficiency
+
+Writes OUT.csv, OUT.md and OUT.png (overall accuracy against labels, mean and standard deviation over seeds). A run
+whose result lies in --logdir already is not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+import main_tscls
+from datasets.errors import DataError
+from models import ModelError
+from utils.errors import exit_cleanly
+from utils.runs import read_run
+
+CHECKPOINT = "checkpoints/pretrained/MoCoV2_TRSF_doy/model_best.pth"
+ARMS = {
+    "scratch": ["--init", "published"],
+    "scratch, torch init": ["--init", "torch"],
+    "pretrained": ["--pretrained"],
+    "pretrained, frozen": ["--pretrained", "--freeze"],
+    "published recipe, scratch": ["--recipe", "published"],
+    "published recipe, pretrained": ["--recipe", "published", "--pretrained"],
+}
+SCORES = ("oa", "kappa", "macro_f1")
+
+
+def get_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--datapath", default=main_tscls.DATAPATH, help="data root with labels")
+    add("--year", type=int, default=2019)
+    add("--model", default="stnet")
+    add("--pretrained", default=CHECKPOINT, metavar="PATH", help=f"checkpoint to fine-tune from (default {CHECKPOINT})")
+    add("--budgets", type=int, nargs="+", default=[50, 100, 300], help="labelled series, train and valid together")
+    add("--seeds", type=int, nargs="+", default=[111, 222, 333, 444, 555])
+    add("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=f"of: {'; '.join(ARMS)}")
+    add("--logdir", default="results/label-efficiency", help="folder for the runs")
+    add("--out", default="results/label-efficiency/summary", help="path of table and figure, without extension")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace, arm: str, budget: int) -> list[dict]:
+    """Train and test one arm with one budget, all seeds; a row each."""
+    logdir = Path(args.logdir) / arm.replace(", ", "-").replace(" ", "-")
+    options = [part for flag in ARMS[arm] for part in ((flag, args.pretrained) if flag == "--pretrained" else (flag,))]
+    common = f"--rc --use-doy -n {budget} --year {args.year} --years {args.year}".split()
+    rows = []
+    for seed in args.seeds:
+        pattern = f"*_R{budget}_*_Seed{seed}*/testlog.csv"
+        if not any(logdir.glob(pattern)):
+            where = ["--datapath", args.datapath, "--logdir", str(logdir)]
+            main_tscls.main([args.model, *common, *where, "--seeds", str(seed), *options])
+        scores = read_run(next(logdir.glob(pattern)).parent).tests.iloc[0]
+        rows.append({"arm": arm, "labels": budget, "seed": seed, **{name: scores[name] for name in SCORES}})
+    return rows
+
+
+def table(results: pd.DataFrame) -> str:
+    """Overall accuracy, mean and standard deviation over seeds, arms x labels, as Markdown."""
+    stats = results.groupby(["arm", "labels"], sort=False)["oa"].agg(["mean", "std"]).fillna(0)
+    budgets = sorted(results["labels"].unique())
+    lines = ["| | " + " | ".join(f"{n} labels" for n in budgets) + " |", "|---" * (len(budgets) + 1) + "|"]
+    for arm in results["arm"].unique():
+        cells = [f"{stats.loc[(arm, n), 'mean']:.3f} ± {stats.loc[(arm, n), 'std']:.3f}" for n in budgets]
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def figure(results: pd.DataFrame, path: Path) -> None:
+    """Overall accuracy against the number of labels, a line an arm, error bars of one standard deviation."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    canvas = FigureCanvasAgg(Figure(figsize=(8, 4.6), layout="constrained"))
+    axes = canvas.figure.add_subplot()
+    budgets = sorted(results["labels"].unique())
+    arms = list(results["arm"].unique())
+    for i, arm in enumerate(arms):
+        stats = results[results["arm"] == arm].groupby("labels")["oa"].agg(["mean", "std"]).fillna(0)
+        places = [budgets.index(n) + 0.03 * (i - (len(arms) - 1) / 2) for n in stats.index]
+        style = "--" if arm.startswith("published") else "-"
+        axes.errorbar(places, stats["mean"], stats["std"], marker="o", capsize=3, linestyle=style, label=arm)
+    axes.set_xticks(range(len(budgets)), [str(n) for n in budgets])
+    axes.set_xlabel("labelled series (train and valid together)")
+    axes.set_ylabel("overall accuracy")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    canvas.print_png(str(path))
+
+
+@exit_cleanly(DataError, ModelError)
+def main(argv: list[str] | None = None) -> None:
+    args = get_args(argv)
+    out = Path(args.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    results = pd.DataFrame([row for budget in args.budgets for arm in args.arms for row in run(args, arm, budget)])
+    results.to_csv(f"{out}.csv", index=False, float_format="%.4f")
+    text = table(results)
+    Path(f"{out}.md").write_text(text + "\n", encoding="utf-8")
+    print(f"\n{args.model} on the eval split of {args.datapath}, {len(args.seeds)} seeds, overall accuracy\n\n{text}")
+    try:
+        figure(results, Path(f"{out}.png"))
+    except ImportError:
+        print("no figure: it needs matplotlib (pip install matplotlib)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,294 @@
+"""Checkpoints: whole or not at all, read without running anything, and fitted to a network or refused."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from moco.builder import MoCo
+from models import build_model
+from utils import checkpoint as module_under_test
+from utils.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    load_pretrained,
+    load_weights,
+    main,
+    save_checkpoint,
+    slim,
+)
+
+SIZE = 20
+TRUNK = 37  # tensors of stnet and transformer without their decoders, which have 16
+
+
+def network(name: str = "stnet", seed: int = 0, **options) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_model(name, sequencelength=SIZE, **options)
+
+
+def moco(name: str = "transformer", seed: int = 1) -> MoCo:
+    torch.manual_seed(seed)
+    return MoCo(lambda: build_model(name, sequencelength=SIZE, use_doy=True), dim=8, K=16, mlp=True)
+
+
+def write(path: Path, state: dict, **more) -> Path:
+    torch.save({"model_state": state, "epoch": 3, "val_loss_min": 0.5, "not_improved_count": 0, **more}, path)
+    return path
+
+
+def same(state: dict, other: dict) -> bool:
+    return state.keys() == other.keys() and all(torch.equal(state[name], other[name]) for name in state)
+
+
+def copied(module: nn.Module) -> dict:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+# ---- writing
+
+
+def test_what_is_saved_is_what_is_loaded(tmp_path):
+    content = {"model_state": network().state_dict(), "epoch": 4, "classmap": {"names": ["a", "b"]}, "lr": 1e-3}
+    save_checkpoint(tmp_path / "model_best.pth", content)
+    loaded = load_checkpoint(tmp_path / "model_best.pth")
+    assert same(loaded.pop("model_state"), content.pop("model_state")) and loaded == content
+    assert [file.name for file in tmp_path.iterdir()] == ["model_best.pth"]
+
+
+def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "model_last.pth"
+    save_checkpoint(path, {"model_state": {}, "epoch": 1})
+    before = path.read_bytes()
+
+    def torn(content, partial):
+        Path(partial).write_bytes(b"half of a file")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(module_under_test.torch, "save", torn)
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(path, {"model_state": {}, "epoch": 2})
+    assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_file_appears_whole(tmp_path, monkeypatch):
+    """While it is written nothing bears its name."""
+    path, save = tmp_path / "model_last.pth", torch.save
+    seen = []
+    monkeypatch.setattr(
+        module_under_test.torch, "save", lambda content, partial: (save(content, partial), seen.append(path.exists()))
+    )
+    save_checkpoint(path, {"model_state": {}})
+    assert seen == [False] and path.exists()
+
+
+# ---- reading
+
+
+class Shout:
+    """Unpickled by anything but a careful reader, it leaves a file behind."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("criterion", [nn.CrossEntropyLoss(), nn.CrossEntropyLoss(torch.ones(21))])
+def test_published_classifier_files_hold_their_loss(tmp_path, criterion):
+    state = network().state_dict()
+    torch.save({"model_state": state, "criterion": criterion, "epoch": 5}, tmp_path / "model.pth")
+    loaded = load_checkpoint(tmp_path / "model.pth")
+    assert type(loaded["criterion"]) is nn.CrossEntropyLoss and same(loaded["model_state"], state)
+    assert len(load_pretrained(network(seed=1), tmp_path / "model.pth").names) == TRUNK
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("torch.nn.modules.linear.Linear", lambda _: nn.Linear(2, 2)),
+        ("torch.nn.modules.loss.MSELoss", lambda _: nn.MSELoss()),
+        (r"pathlib\S*", lambda _: Path("x")),
+        (r"(posix|nt).system", Shout),
+    ],
+)
+def test_no_other_object_is_read(tmp_path, zipped, name, make):
+    evidence = tmp_path / "it-ran"
+    content = {"model_state": network().state_dict(), "criterion": make(evidence)}
+    torch.save(content, tmp_path / "model.pth", _use_new_zipfile_serialization=zipped)
+    expected = f"model.pth: not a checkpoint of tensors and numbers: it holds {name}, which is never loaded$"
+    with pytest.raises(CheckpointError, match=expected):
+        load_checkpoint(tmp_path / "model.pth")
+    assert not evidence.exists()
+
+
+def test_a_plain_pickle_runs_nothing(tmp_path):
+    evidence, path = tmp_path / "it-ran", tmp_path / "model.pth"
+    path.write_bytes(pickle.dumps({"model_state": Shout(evidence)}))
+    with pytest.raises(CheckpointError):
+        load_checkpoint(path)
+    assert not evidence.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint\n", b"PK\x03\x04", bytes(range(256)) * 8])
+def test_other_files_are_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "model.pth"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="numbers: damaged, cut off or of another kind$"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.9, 0.999])
+def test_a_truncated_file_is_refused(tmp_path, share):
+    whole = write(tmp_path / "whole.pth", network().state_dict()).read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(CheckpointError, match="cut.pth: not a checkpoint"):
+        load_checkpoint(tmp_path / "cut.pth")
+
+
+@pytest.mark.parametrize("name", ["nowhere.pth", "."])
+def test_a_missing_file_is_said_to_be(tmp_path, name):
+    with pytest.raises(CheckpointError, match="no such checkpoint; give the model_best.pth of a run folder"):
+        load_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[1, 2], {"state_dict": {}}, {"model_state": [1]}, {"model_state": {"a": 3}}, {"model_state": {1: torch.ones(1)}}],
+)
+def test_a_checkpoint_needs_a_model_state(tmp_path, content):
+    torch.save(content, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match="no 'model_state' in it; expected a checkpoint of main_moco.py"):
+        load_checkpoint(tmp_path / "model.pth")
+
+
+# ---- starting a trunk from a checkpoint
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("pretrained", ["transformer", "stnet"])
+@pytest.mark.parametrize("target", ["transformer", "stnet"])
+def test_the_trunk_is_the_query_encoders(tmp_path, prefix, pretrained, target):
+    source, classifier = moco(pretrained), network(target)
+    fresh, queries = copied(classifier), source.encoder_q.state_dict()
+    state = {prefix + name: tensor for name, tensor in source.state_dict().items()}
+    state[prefix + "encoder_q.position_enc.pe"] = torch.zeros(427, 128)
+    taken = load_pretrained(classifier, write(tmp_path / "model.pth", state))
+    assert len(taken.names) == TRUNK and not taken.missing
+    for name, tensor in classifier.state_dict().items():
+        expected = fresh[name] if name.startswith("decoder.") else queries[name]
+        assert torch.equal(tensor, expected), name
+    assert classifier.position_enc.pe[1].any()
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_trunk_of_a_classifier_is_taken_likewise(tmp_path, prefix):
+    source, classifier = network(seed=1), network(seed=2, num_classes=5)
+    fresh, own = copied(classifier), source.state_dict()
+    state = {prefix + name: tensor for name, tensor in own.items()}
+    state[prefix + "position_enc.pe"] = torch.zeros(427, 128)
+    taken = load_pretrained(classifier, write(tmp_path / "model.pth", state))
+    assert len(taken.names) == TRUNK
+    for name, tensor in classifier.state_dict().items():
+        assert torch.equal(tensor, fresh[name] if name.startswith("decoder.") else own[name]), name
+
+
+def test_what_the_file_lacks_is_told_and_left(tmp_path):
+    source, classifier = moco(), network()
+    state = {name: t for name, t in source.state_dict().items() if "inlayernorm" not in name}
+    fresh = copied(classifier)
+    taken = load_pretrained(classifier, write(tmp_path / "model.pth", state))
+    assert sorted(taken.missing) == ["inlayernorm.bias", "inlayernorm.weight"]
+    assert len(taken.names) == TRUNK - 2
+    assert torch.equal(classifier.inlayernorm.weight, fresh["inlayernorm.weight"])
+
+
+def test_another_shape_is_refused_and_nothing_taken(tmp_path):
+    state = moco().state_dict()
+    state["encoder_q.mlp1.2.lin.weight"] = torch.zeros(64, 64)
+    classifier = network()
+    fresh = copied(classifier)
+    path = write(tmp_path / "model.pth", state)
+    with pytest.raises(
+        CheckpointError, match=r"mlp1.2.lin.weight is \(64, 64\), STNet expects \(128, 64\); it was trained with other"
+    ):
+        load_pretrained(classifier, path)
+    assert same(classifier.state_dict(), fresh)
+
+
+@pytest.mark.parametrize("state", [{}, {"queue": torch.zeros(3)}, {"encoder_q.decoder.0.weight": torch.zeros(64, 128)}])
+def test_a_file_that_matches_nothing_is_refused(tmp_path, state):
+    with pytest.raises(CheckpointError, match="none of its tensors .* belongs to STNet; give a checkpoint of the same"):
+        load_pretrained(network(), write(tmp_path / "model.pth", state))
+
+
+def test_another_network_is_refused(tmp_path):
+    path = write(tmp_path / "model.pth", network("tempcnn", hidden_dims=8).state_dict())
+    with pytest.raises(CheckpointError, match=r"\(conv_bn_relu1.block.0.weight, .* …\) belongs to STNet"):
+        load_pretrained(network(), path)
+
+
+# ---- going on from a whole state
+
+
+def test_a_whole_state_is_loaded_but_for_the_day_table():
+    source, target = network(seed=1), network(seed=2)
+    state = {f"module.{name}": tensor for name, tensor in source.state_dict().items()}
+    load_weights(target, state | {"module.position_enc.pe": torch.zeros(3, 3)}, "x.pth")
+    assert same(target.state_dict(), source.state_dict())
+
+
+def test_a_state_that_does_not_fit_is_named_and_not_loaded():
+    target = network()
+    fresh, state = copied(target), network(seed=1).state_dict()
+    state["other"] = state.pop("inlayernorm.bias")
+    state["decoder.6.weight"] = torch.zeros(5, 32)
+    with pytest.raises(CheckpointError) as error:
+        load_weights(target, state, "x.pth")
+    assert str(error.value) == (
+        "x.pth: does not fit STNet: decoder.6.weight is (5, 32), not (21, 32); inlayernorm.bias is missing;"
+        " other is unknown; use the settings it was trained with"
+    )
+    assert same(target.state_dict(), fresh)
+    with pytest.raises(CheckpointError, match="and 51 more; use the settings"):
+        load_weights(target, {"other": torch.zeros(1)}, "x.pth")
+
+
+# ---- slim
+
+
+def test_slim_keeps_what_fine_tuning_needs(tmp_path, capsys, monkeypatch):
+    source = moco()
+    model = source.encoder_q.arguments
+    path = write(tmp_path / "model_best.pth", source.state_dict(), model=model, training={"optimizer": {}})
+    monkeypatch.setattr("sys.argv", ["checkpoint", str(path), str(tmp_path / "slim.pth")])
+    main()
+    assert "MB" in capsys.readouterr().out
+    loaded = load_checkpoint(tmp_path / "slim.pth")
+    assert all(name.startswith("encoder_q.") for name in loaded["model_state"])
+    assert loaded["model"] == model and loaded["epoch"] == 3 and "training" not in loaded
+    assert (tmp_path / "slim.pth").stat().st_size < 0.6 * path.stat().st_size
+    whole, slimmed = network(seed=1), network(seed=1)
+    assert load_pretrained(whole, path) == load_pretrained(slimmed, tmp_path / "slim.pth")
+    assert same(whole.state_dict(), slimmed.state_dict())
+
+
+def test_slim_is_for_pretraining(tmp_path):
+    with pytest.raises(CheckpointError, match="no encoder_q in it; expected a checkpoint of main_moco.py"):
+        slim(write(tmp_path / "model.pth", network().state_dict()), tmp_path / "slim.pth")
+    assert not (tmp_path / "slim.pth").exists()
+
+
+def test_slim_ends_cleanly_for_a_wrong_path(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["checkpoint", str(tmp_path / "none.pth"), str(tmp_path / "slim.pth")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
