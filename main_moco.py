@@ -31,8 +31,9 @@ from utils.errors import UsageError, exit_cleanly
 from utils.logs import RunLog
 from utils.naming import pretraining_name
 from utils.precision import Precision, compiled
-from utils.schedule import make_scheduler
+from utils.schedule import rate_factor
 from utils.seeding import RandomStreams, make_generator, seed_everything
+from utils.stopping import stop_requests
 
 DATAPATH = "data/US-sim"
 
@@ -49,17 +50,17 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--resume", metavar="PATH", help="go on from this checkpoint (model_last.pth: exactly where the run was)")
     add("--start-epoch", type=options.at_least(0), default=0, help="number of the first epoch")
-    add("--optimizer", choices=("adam", "sgd"), default="adam")
-    add("--momentum", type=float, default=0.9, help="of sgd")
+    add("--optimizer", choices=("adam", "sgd"), default="adam", help="what updates the query encoder")
+    add("--momentum", type=options.share, default=0.9, help="of sgd")
     add("--cos", action="store_true", help="cosine schedule of the learning rate")
     add("--evaluate", action="store_true", help="only print the held-out loss of --resume (or of the run's best)")
-    add("--seed", type=int, default=111)
+    add("--seed", type=int, default=111, help="of everything random")
     add("--moco-dim", type=options.at_least(1), default=128, help="width of queries and keys")
     add("--moco-k", type=options.at_least(1), default=65536, help="keys in the queue")
     add("--moco-m", type=options.share, default=0.999, help="momentum of the key encoder")
     add("--moco-t", type=options.positive, default=0.07, help="temperature")
     add("--mlp", action="store_true", help="MoCo v2: an MLP as projection head")
-    add("--aug-plus", action="store_true", help=f"stronger views: {STRONGER} in place of {PUBLISHED}")
+    add("--aug-plus", action="store_true", help="views that differ more: twice the noise, removal of 40 %%")
     add("--bn-splits", type=options.at_least(1), default=1, help="sub-batches of the shuffled batch normalisation")
     add("--patience", type=options.at_least(1), default=PATIENCE, help="epochs without a better held-out loss")
     args = parser.parse_args(argv)
@@ -113,17 +114,15 @@ class Trainer:
             self.optimizer = torch.optim.Adam(
                 parameters, args.learning_rate, weight_decay=args.weight_decay, fused=True
             )
-        self.scheduler = make_scheduler(
-            self.optimizer,
-            self.steps,
-            args.epochs,
-            warmup_epochs=args.warmup_epochs,
-            schedule=args.schedule,
-            cosine=args.cos,
-        )
         self.epoch, self.step = args.start_epoch, 0  # where the run is; the step within the epoch
         self.best, self.not_improved = math.inf, 0
         self.sums = torch.zeros(2, dtype=torch.float64, device=ranks.device)  # loss and top-1 of the epoch so far
+
+    def rate_at(self, position: int) -> float:
+        """The learning rate of an optimizer step, counted from the run's start."""
+        args = self.args
+        shape = {"warmup_epochs": args.warmup_epochs, "schedule": args.schedule, "cosine": args.cos}
+        return args.learning_rate * rate_factor(position, self.steps, args.epochs, **shape)
 
     def stream(self, batches: list[np.ndarray]):
         """This rank's share of each batch of series, ready on the device."""
@@ -146,7 +145,6 @@ class Trainer:
                 "steps": self.steps,
                 "sums": self.sums,
                 "optimizer": self.optimizer.state_dict(),
-                "scheduler": self.scheduler.state_dict(),
                 "scaler": self.precision.scaler.state_dict(),
             },
         }
@@ -157,21 +155,26 @@ class Trainer:
         load_weights(self.moco, checkpoint["model_state"], path)
         if weights_only:
             return
+        missing = {"epoch", "val_loss_min", "not_improved_count"} - checkpoint.keys()
+        if missing:
+            raise UsageError(f"{path}: no {', '.join(sorted(missing))} in it; --resume takes a pre-training checkpoint")
         self.epoch, self.step = checkpoint["epoch"] + 1, 0
         self.best, self.not_improved = float(checkpoint["val_loss_min"]), int(checkpoint["not_improved_count"])
         training = checkpoint.get("training")
-        if training is None:
-            return
+        if training is not None:
+            self.load_training(training, path)
+
+    def load_training(self, training: dict, path: str) -> None:
+        """The part of a checkpoint that only resuming needs."""
         if training["steps"] != self.steps:
             raise UsageError(
                 f"{path}: was trained with {training['steps']} steps an epoch, this run has {self.steps};"
                 " resume with the data and the batch size it had"
             )
         if training["step"] < self.steps:  # saved inside the epoch
-            self.epoch, self.step = checkpoint["epoch"], training["step"]
+            self.epoch, self.step = self.epoch - 1, training["step"]
             self.sums.copy_(training["sums"])
         self.optimizer.load_state_dict(training["optimizer"])
-        self.scheduler.load_state_dict(training["scheduler"])
         self.precision.scaler.load_state_dict(training["scaler"])
 
     def train_epoch(self, model: nn.Module, log: RunLog | None) -> dict:
@@ -187,21 +190,26 @@ class Trainer:
         for series in self.stream(batches):
             self.streams.seek(self.epoch, self.step)
             view_q, view_k = self.views(series, generator=self.streams.augment)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate_at(self.position())
             moco.update_key_encoder()
             with self.precision.autocast():
                 contrast = model(view_q, view_k)
             self.precision.step(contrast.loss, self.optimizer)
             moco.enqueue(contrast.keys)
-            self.scheduler.step()
             self.sums += torch.stack((contrast.loss.detach(), contrast.top1))
             self.step += 1
             seen += len(view_q.x) * self.ranks.count
             bar.update()
             if self.step % args.print_freq == 0:
                 self.report(bar, contrast, seen / (time.monotonic() - start), log)
-            if log and time.monotonic() - saved > SAVE_SECONDS:
+            stopping = self.is_to_stop()
+            if log and self.step < self.steps and (stopping or time.monotonic() - saved > SAVE_SECONDS):
                 save_checkpoint(log.folder / "model_last.pth", self.state())
                 saved = time.monotonic()
+            if stopping and self.step < self.steps:
+                where = f"; go on with --resume {log.folder / 'model_last.pth'}" if log else ""
+                raise KeyboardInterrupt(f"stopped in epoch {self.epoch} after step {self.step}{where}")
         bar.close()
         loss, top1 = (distributed.total(self.sums.clone()) / self.ranks.count / self.step).tolist()
         check_finite(loss, self.epoch)
@@ -236,10 +244,13 @@ class Trainer:
 
     def run(self, log: RunLog | None) -> None:
         """Train to the last epoch, or until the held-out loss no longer gets better."""
+        with stop_requests() as self.is_to_stop:
+            self.train(log)
+
+    def train(self, log: RunLog | None) -> None:
         args, model = self.args, self.distribute()
         while self.epoch < args.epochs and self.not_improved < args.patience:
-            rate = self.scheduler.get_last_lr()[0]
-            row = {"epoch": self.epoch, "lr": rate, **self.train_epoch(model, log)}
+            row = {"epoch": self.epoch, "lr": self.rate_at(self.epoch * self.steps), **self.train_epoch(model, log)}
             row["valid_loss"], row["valid_top1"] = self.evaluate()
             check_finite(row["valid_loss"], self.epoch)
             better = row["valid_loss"] < self.best
@@ -263,7 +274,7 @@ class Trainer:
         if self.ranks.count == 1:
             return model
         # the queue is the same on every rank as it is, so nothing is broadcast
-        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+        return distributed.parallel(model)
 
 
 def check_finite(loss: float, epoch: int) -> None:
@@ -307,12 +318,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.resume:
         trainer.load(args.resume)
     log = RunLog(folder, vars(args), resume_epoch=trainer.epoch if args.resume else 0) if ranks.is_main else None
-    try:
-        trainer.run(log)
-    except KeyboardInterrupt:
-        if ranks.is_main:
-            print(f"\nstopped; go on with --resume {folder / 'model_last.pth'}")
-        raise
+    trainer.run(log)
     if log:
         log.close()
         print(f"best held-out loss {trainer.best:.4f}: {folder / 'model_best.pth'}")

@@ -8,7 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +26,13 @@ from datasets.catalog import Splits, open_classmap, open_eval, open_labelled
 from datasets.classmap import ClassMap
 from datasets.errors import DataError
 from datasets.simulate import ensure_default
-from datasets.store import SeriesSet
-from datasets.transforms import Series, model_input, temporal_shift
+from datasets.store import SeriesSet, join
+from datasets.transforms import ModelInput, Series, model_input, temporal_shift
 from models import ESTIMATORS, INITS, NETWORKS, ModelError, build_estimator, build_model, canonical_name
 from utils import distributed, options
 from utils.checkpoint import load_checkpoint, load_pretrained, load_weights, save_checkpoint
 from utils.errors import UsageError, exit_cleanly
-from utils.logs import RunLog, write_rows
+from utils.logs import RunLog, read_rows, write_rows
 from utils.metrics import SCORES, score
 from utils.naming import training_name
 from utils.precision import Precision, compiled
@@ -52,7 +55,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     options.add_data(parser, DATAPATH, num_help="labelled series, train and valid together")
     options.add_training(parser)
-    parser.set_defaults(epochs=None, batchsize=None, learning_rate=None, weight_decay=None, warmup_epochs=None)
+    options.leave_to_recipe(parser, "epochs", "batchsize", "learning_rate", "weight_decay", "warmup_epochs")
     add = parser.add_argument
     add("--interp", action="store_true", help="rf, svm, gbt, tempcnn, lstm: interpolate to a regular grid of days")
     add("--recipe", choices=("auto", "published"), default="auto", help="auto: few-label where labels are few")
@@ -84,22 +87,23 @@ def length_method(args: argparse.Namespace, model) -> str:
 
 
 class Inputs:
-    """Model input of a series set, batch by batch."""
+    """Model input and labels of a series set, batch by batch."""
 
     def __init__(self, args: argparse.Namespace, method: str, series: SeriesSet, ranks: distributed.Ranks):
-        self.series, self.labels, self.args, self.method, self.ranks = series, series.labels, args, method, ranks
+        self.args, self.method, self.ranks, self.labels = args, method, ranks, series.labels
         self.reader = open_series(series, ranks.device)
 
-    def stream(self, batches: list[np.ndarray]):
-        """(positions, series) of each batch, this rank's share of it."""
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def stream(self, batches: list[np.ndarray]) -> Iterator[tuple[Series, Tensor]]:
+        """Series and labels of each batch, this rank's share of it."""
         shares = [self.ranks.share(batch) for batch in batches]
-        return zip(shares, self.reader.stream(shares, self.args.workers), strict=True)
+        for share, series in zip(shares, self.reader.stream(shares, self.args.workers), strict=True):
+            yield series, torch.from_numpy(self.labels[share]).to(self.ranks.device)
 
-    def model_input(self, series: Series, generator: torch.Generator):
+    def model_input(self, series: Series, generator: torch.Generator) -> ModelInput:
         return model_input(series, self.args.sequencelength, self.method, generator)
-
-    def targets(self, positions: np.ndarray) -> Tensor:
-        return torch.from_numpy(self.labels[positions]).to(self.ranks.device)
 
 
 @torch.no_grad()
@@ -109,15 +113,15 @@ def predict(model: nn.Module, inputs: Inputs, seed: int, precision: Precision, d
     ranks = inputs.ranks
     generator = make_generator(seed, "evaluation", ranks.rank, device=ranks.device)
     draws = draws if inputs.method == "rc" else 1
-    batches = split_batches(np.arange(len(inputs.series)), EVAL_BATCH, smallest=ranks.count)
-    seen, parts = [], []
-    for positions, series in inputs.stream(batches):
+    batches = split_batches(np.arange(len(inputs)), EVAL_BATCH, smallest=ranks.count)
+    parts = []
+    for series, _ in inputs.stream(batches):
         with precision.autocast():
             logits = [model(inputs.model_input(series, generator)) for _ in range(draws)]
-        parts.append(torch.stack(logits).float().softmax(-1).mean(0).log())
-        seen.append(torch.from_numpy(positions))
-    order = distributed.gathered(torch.cat(seen)).argsort()
-    return distributed.gathered(torch.cat(parts).cpu())[order]
+        log_probability = torch.stack(logits).float().log_softmax(-1)  # (draws, B, classes)
+        parts.append(log_probability.logsumexp(0) - math.log(draws))
+    order = np.concatenate([ranks.share_of(batch, rank) for rank in range(ranks.count) for batch in batches])
+    return distributed.gathered(torch.cat(parts).cpu())[np.argsort(order)]
 
 
 class Run:
@@ -180,83 +184,87 @@ class Run:
         self.average, self.draws = None, checkpoint.get("draws", 1)
 
     def fit(self, splits: Splits) -> float:
-        """Train on the train split, watching the valid split; returns the seconds it took."""
-        args, ranks, network = self.args, self.ranks, self.network
-        inputs = [Inputs(args, self.method, part, ranks) for part in (splits.train, splits.valid)]
-        recipe = choose_recipe(
-            args.recipe,
-            len(splits.train),
-            bool(args.pretrained),
-            batchsize=args.batchsize,
-            epochs=args.epochs,
-            learning_rate=args.learning_rate,
-            weight_decay=args.weight_decay,
-            warmup_epochs=args.warmup_epochs,
-        )
+        """Train, watching the valid split unless the recipe trains on it too; returns the seconds it took."""
+        args, ranks, start = self.args, self.ranks, time.monotonic()
+        recipe = self.recipe = self.choose_recipe(len(splits.train) + len(splits.valid))
+        trained_on = splits.train if recipe.patience else join((splits.train, splits.valid))
+        inputs = Inputs(args, self.method, trained_on, ranks)
+        valid = Inputs(args, self.method, splits.valid, ranks) if recipe.patience else None
         self.draws = recipe.draws
         if recipe.average:
-            self.average = AveragedModel(
-                network, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=True
-            )
-        model = compiled(network, args.compile, ranks.device)
+            average = get_ema_multi_avg_fn(recipe.average)
+            self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
+        model = compiled(self.network, args.compile, ranks.device)
         if ranks.count > 1:
-            model = nn.parallel.DistributedDataParallel(model)
-        optimizer = make_optimizer(network, recipe)
-        steps = len(split_batches(np.arange(len(splits.train)), recipe.batchsize, smallest=2 * ranks.count))
-        options_ = {"warmup_epochs": recipe.warmup_epochs, "schedule": args.schedule, "cosine": recipe.cosine}
-        scheduler = make_scheduler(optimizer, steps, recipe.epochs, **options_)
-        streams = RandomStreams(self.seed, ranks.device, ranks.rank)
+            model = distributed.parallel(model)
+        self.optimizer = make_optimizer(self.network, recipe)
+        steps = len(self.batches(np.arange(len(inputs))))
+        schedule = {"warmup_epochs": recipe.warmup_epochs, "schedule": args.schedule, "cosine": recipe.cosine}
+        self.scheduler = make_scheduler(self.optimizer, steps, recipe.epochs, **schedule)
+        self.streams = RandomStreams(self.seed, ranks.device, ranks.rank)
         kept = run_arguments(args, self.network.arguments["name"], self.seed, recipe)
-        log = RunLog(self.folder, kept) if ranks.is_main else None
-        best, not_improved, start = float("inf"), 0, time.monotonic()
-        bar = tqdm(range(recipe.epochs), desc=self.folder.name, unit="epoch", disable=None if log else True)
+        self.log = RunLog(self.folder, kept) if ranks.is_main else None
+        best, not_improved = math.inf, 0
+        bar = tqdm(range(recipe.epochs), desc=self.folder.name, unit="epoch", disable=None if self.log else True)
         for epoch in bar:
-            row = {"epoch": epoch, "lr": scheduler.get_last_lr()[0]}
-            row |= self.train_epoch(model, inputs[0], recipe, optimizer, scheduler, streams, epoch)
-            valid = score(predict(self.tested(), inputs[1], self.seed, self.precision), splits.valid.labels)
-            row |= {"valid_loss": valid["loss"]} | {f"valid_{name}": valid[name] for name in SCORES}
-            bar.set_postfix_str(f"loss {row['train_loss']:.3f}, valid {valid['loss']:.3f}, OA {valid['oa']:.3f}")
-            not_improved = 0 if valid["loss"] < best else not_improved + 1
-            best = min(best, valid["loss"])
-            if log:
-                log.epoch(row)
-                if recipe.patience is None or not_improved == 0:
+            row = {"epoch": epoch, "lr": self.scheduler.get_last_lr()[0]}
+            row |= self.train_epoch(model, inputs, epoch, bar)
+            if valid is not None:
+                scores = score(predict(self.tested(), valid, self.seed, self.precision), splits.valid.labels)
+                row |= {f"valid_{name}": scores[name] for name in ("loss", *SCORES)}
+                not_improved = 0 if scores["loss"] < best else not_improved + 1
+                best = min(best, scores["loss"])
+            if self.log:
+                self.log.epoch(row)
+                if not_improved == 0:
                     save_checkpoint(self.folder / "model_best.pth", self.checkpoint(epoch, best, not_improved))
-            if recipe.patience is not None and not_improved >= recipe.patience:
+            if recipe.patience and not_improved >= recipe.patience:
                 break
-        if log:
-            log.close()
+        if self.log:
+            self.log.close()
         return time.monotonic() - start
 
-    def train_epoch(self, model, inputs: Inputs, recipe: Recipe, optimizer, scheduler, streams, epoch: int) -> dict:
+    def choose_recipe(self, num_series: int) -> Recipe:
+        """The recipe, with what the command line says in its place."""
+        names = ("batchsize", "epochs", "learning_rate", "weight_decay", "warmup_epochs")
+        recipe = choose_recipe(self.args.recipe, num_series, **{name: getattr(self.args, name) for name in names})
+        return replace(recipe, cosine=recipe.cosine and not self.args.schedule)
+
+    def batches(self, order: np.ndarray) -> list[np.ndarray]:
+        """Batches of an epoch; each gives every rank the two series that batch normalisation needs."""
+        return split_batches(order, self.recipe.batchsize, smallest=2 * self.ranks.count)
+
+    def train_epoch(self, model: nn.Module, inputs: Inputs, epoch: int, bar: tqdm) -> dict:
+        """One pass over the training series; returns its means for the log."""
         model.train()
         if self.args.freeze:  # a frozen trunk also keeps its running statistics
             self.network.eval()
             self.network.decoder.train()
-        start, total, seen = time.monotonic(), 0.0, 0
-        order = streams.order(epoch, len(inputs.series))
-        batches = split_batches(order, recipe.batchsize, smallest=2 * self.ranks.count)
-        losses = []
-        for step, (positions, series) in enumerate(inputs.stream(batches)):
-            streams.seek(epoch, step)
-            series = temporal_shift(series, streams.augment)
+        start, augment = time.monotonic(), self.streams.augment
+        sums = torch.zeros(3, dtype=torch.float64, device=self.ranks.device)  # loss, hits, series
+        batches = self.batches(self.streams.order(epoch, len(inputs)))
+        for step, (series, labels) in enumerate(inputs.stream(batches)):
+            self.streams.seek(epoch, step)
             with self.precision.autocast():
-                logits = model(inputs.model_input(series, streams.augment))
-                loss = nn.functional.cross_entropy(
-                    logits, inputs.targets(positions), label_smoothing=recipe.label_smoothing
-                )
-            self.precision.step(loss, optimizer)
-            scheduler.step()
+                logits = model(inputs.model_input(temporal_shift(series, augment), augment))
+                loss = nn.functional.cross_entropy(logits, labels)
+            self.precision.step(loss, self.optimizer)
+            self.scheduler.step()
             if self.average is not None:
                 self.average.update_parameters(self.network)
-            losses.append(loss.detach() * len(positions))
-            seen += len(positions)
-        total = torch.stack([torch.stack(losses).sum(), losses[0].new_tensor(seen)])
-        loss, seen = distributed.total(total).tolist()
-        if not np.isfinite(loss):
+            hits = (logits.argmax(1) == labels).sum()
+            sums += torch.stack((loss.detach().double() * len(labels), hits, sums.new_tensor(len(labels))))
+            position = epoch * len(batches) + step + 1
+            if position % self.args.print_freq == 0:
+                rate = sums[2].item() / (time.monotonic() - start)
+                bar.set_postfix_str(f"loss {loss.item():.3f}, {rate:,.0f} series/s")
+                if self.log:
+                    self.log.scalars("step", {"loss": loss.item()}, position)
+        loss, hits, seen = distributed.total(sums).tolist()
+        if not math.isfinite(loss):
             raise UsageError(f"the loss became {loss} in epoch {epoch}; lower -lr")
         seconds = time.monotonic() - start
-        return {"train_loss": loss / seen, "seconds": seconds, "series_per_s": seen / seconds}
+        return {"train_loss": loss / seen, "train_oa": hits / seen, "seconds": seconds, "series_per_s": seen / seconds}
 
     def predict(self, series: SeriesSet) -> Tensor:
         """Log-probabilities (N, classes) of a series set, of the network that is tested."""
@@ -268,8 +276,9 @@ class EstimatorRun:
     """One scikit-learn classifier, one seed: the same as Run for what needs no gradient."""
 
     def __init__(self, args: argparse.Namespace, name: str, seed: int, classmap: ClassMap, ranks: distributed.Ranks):
-        self.args, self.name, self.seed, self.ranks = args, name, seed, ranks
-        self.num_classes, self.parameters = classmap.num_classes, 0
+        self.args, self.name, self.seed, self.is_main = args, name, seed, ranks.is_main
+        self.ranks = distributed.Ranks(0, 1, torch.device("cpu"))  # every rank does all of it: there is no other way
+        self.num_classes, self.parameters = classmap.num_classes, ""
         self.estimator = build_estimator(name, seed=seed)
         self.method = length_method(args, self.estimator)
         self.folder = Path(args.logdir) / training_name(args, self.estimator.run_name, self.method, seed)
@@ -279,12 +288,16 @@ class EstimatorRun:
         inputs = Inputs(self.args, self.method, series, self.ranks)
         generator = make_generator(self.seed, "evaluation")
         batches = split_batches(np.arange(len(series)), EVAL_BATCH)
-        return torch.cat([inputs.model_input(part, generator).x for _, part in inputs.stream(batches)]).cpu().numpy()
+        return torch.cat([inputs.model_input(part, generator).x for part, _ in inputs.stream(batches)]).numpy()
 
     def fit(self, splits: Splits) -> float:
+        """Train on the train split, or with few labels on train and valid, as networks do; returns the seconds."""
         start = time.monotonic()
-        self.estimator.fit(self.values(splits.train), splits.train.labels)
-        RunLog(self.folder, run_arguments(self.args, self.name, self.seed)).close()
+        recipe = choose_recipe(self.args.recipe, len(splits.train) + len(splits.valid))
+        series = splits.train if recipe.patience else join((splits.train, splits.valid))
+        self.estimator.fit(self.values(series), series.labels)
+        if self.is_main:
+            RunLog(self.folder, run_arguments(self.args, self.name, self.seed, recipe)).close()
         return time.monotonic() - start
 
     def predict(self, series: SeriesSet) -> Tensor:
@@ -294,38 +307,40 @@ class EstimatorRun:
         return (share / share.sum(1, keepdim=True)).log()
 
 
-def run_arguments(args: argparse.Namespace, name: str, seed: int, recipe: Recipe | None = None) -> dict:
+def run_arguments(args: argparse.Namespace, name: str, seed: int, recipe: Recipe) -> dict:
     """What args.json keeps: the command line, and what it came to for this run."""
-    return {**vars(args), "model": name, "seed": seed, "recipe_used": vars(recipe) if recipe else None}
+    return {**vars(args), "model": name, "seed": seed, "recipe_used": vars(recipe)}
 
 
-def test(run: Run | EstimatorRun, sets: dict[int, SeriesSet], train_seconds: float, names: list[str]) -> None:
-    """Test on each year's series and leave scores, confusion matrices and pictures in the run's folder."""
-    rows = []
+def test(run: Run | EstimatorRun, sets: dict[int, SeriesSet], seconds: float | None, names: list[str], is_main) -> None:
+    """Test on each year's series and leave scores, confusion matrices and pictures in the run's folder.
+
+    ``seconds`` is what training took; None keeps what testlog.csv says, and its rows of other years.
+    """
+    args, log = run.args, run.folder / "testlog.csv"
+    known = {int(row["year"]): row for row in read_rows(log)} if seconds is None else {}
+    rows = dict(known)
     for year, series in sets.items():
         start = time.monotonic()
         scores = score(run.predict(series), series.labels)
-        seconds = time.monotonic() - start
-        rows.append(
-            {
-                "year": year,
-                "regions": "+".join(run.args.regions or ([run.args.leave_out] if run.args.leave_out else [])),
-                **{name: scores[name] for name in (*SCORES, "loss")},
-                "series": len(series),
-                "series_per_s": len(series) / seconds,
-                "train_seconds": train_seconds,
-                "parameters": run.parameters,
-            }
-        )
-        if not run.ranks.is_main:
+        rows[year] = {
+            "year": year,
+            "regions": "+".join(args.regions or ([args.leave_out] if args.leave_out else [])),
+            **{name: scores[name] for name in (*SCORES, "loss")},
+            "series": len(series),
+            "series_per_s": len(series) / (time.monotonic() - start),
+            "train_seconds": next((row["train_seconds"] for row in known.values()), "") if seconds is None else seconds,
+            "parameters": run.parameters,
+        }
+        if not is_main:
             continue
-        tag = "" if len(rows) == 1 else f"_{year}"
+        tag = "" if year == args.year or len(sets) == 1 and not known else f"_{year}"
         np.save(run.folder / f"test_conf_mat{tag}.npy", scores["confusion_matrix"])
         np.save(run.folder / f"test_class_f1{tag}.npy", scores["class_f1"])
         print(f"{run.folder.name}, {year}: " + ", ".join(f"{name} {scores[name]:.4f}" for name in SCORES), flush=True)
-    if run.ranks.is_main:
+    if is_main:
         (run.folder / "classes.json").write_text(json.dumps(names) + "\n", encoding="utf-8")
-        write_rows(run.folder / "testlog.csv", rows)
+        write_rows(log, list(rows.values()))
         write_run_report(run.folder)
 
 
@@ -374,11 +389,11 @@ def main(argv: list[str] | None = None) -> None:
             print(f"seed {seed}: {sizes} series of {args.year} from {args.datapath}")
         for name in args.models:
             run = (EstimatorRun if name in ESTIMATORS else Run)(args, name, seed, classmap, ranks)
-            seconds = 0.0 if args.eval else run.fit(splits)
+            seconds = None if args.eval else run.fit(splits)
             distributed.wait()
             if name in NETWORKS:
                 run.load_best()
-            test(run, sets, seconds, list(classmap.names))
+            test(run, sets, seconds, list(classmap.names), ranks.is_main)
             folders.append(run.folder)
     if ranks.is_main:
         print(f"\n{write_comparison(folders, args.logdir)}")

@@ -12,6 +12,7 @@ That is 22 bytes an observation and 8 a series. Opening reads the headers alone,
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,7 @@ from datasets.bands import BANDS
 from datasets.errors import DataError
 from datasets.writer import FORMAT, VERSION, StoreWriter
 
-__all__ = ["SeriesSet", "Store", "StoreWriter"]
+__all__ = ["SeriesSet", "Store", "StoreWriter", "join"]
 
 CHUNK = 65536  # series that validate() looks at together
 
@@ -155,6 +156,20 @@ class SeriesSet:
     def take(self, positions: np.ndarray) -> SeriesSet:
         """The series at these positions of this set (or where a mask of its length is True)."""
         return SeriesSet(self.store, self.rows[positions])
+
+
+def join(parts: Sequence[SeriesSet]) -> SeriesSet:
+    """The series of several sets one after another as one set, copied into memory: for sets of few series."""
+    series = [part.store.series(row) for part in parts for row in part.rows]
+    bands, doy = (np.concatenate(arrays) for arrays in zip(*series, strict=True))
+    offsets = np.cumsum([0, *(len(days) for _, days in series)])
+    first = parts[0].store
+    store = Store(first.path, first.source, first.meta, bands, doy, offsets)
+    indices = [part.store.index for part in parts]
+    if all(index is not None for index in indices):
+        rows = [index.iloc[part.rows] for index, part in zip(indices, parts, strict=True)]
+        store.index = pd.concat(rows, ignore_index=True)
+    return SeriesSet.whole(store)
 
 
 def _read_meta(path: Path) -> dict:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from moco.batchnorm import split_batchnorm
 from moco.gather import gather, rank_and_count, shared_permutation
+from moco.loss import QueueLogSumExp
 
 
 class Contrast(NamedTuple):
@@ -31,8 +32,15 @@ class Contrast(NamedTuple):
 
     loss: Tensor  # (), mean cross-entropy of finding the own key
     positive: Tensor  # (B, 1) logits of the own key
-    negative: Tensor  # (B, K) logits of the queue's keys
+    hardest: Tensor  # (B, 1) the largest logit of a key of the queue
     keys: Tensor  # (B, dim), what to enqueue
+    queries: Tensor  # (B, dim), divided by the temperature
+    queue: Tensor  # (dim, K), the queue itself
+
+    @property
+    def negative(self) -> Tensor:
+        """(B, K) logits of the keys in the queue as it is when asked: the loss itself never holds them."""
+        return self.queries @ self.queue
 
     @property
     def logits(self) -> Tensor:
@@ -42,7 +50,7 @@ class Contrast(NamedTuple):
     @property
     def top1(self) -> Tensor:
         """Share of queries whose own key has the largest logit, ()."""
-        return (self.positive.detach() > self.negative.detach().amax(1, keepdim=True)).float().mean()
+        return (self.positive.detach() > self.hardest).float().mean()
 
 
 @torch.no_grad()
@@ -105,13 +113,15 @@ class MoCo(nn.Module):
 
     def forward(self, view_q: tuple, view_k: tuple) -> Contrast:
         """Contrast the queries of one view of a batch with the keys of the other."""
-        queries = self.encode_queries(view_q)  # (B, dim)
-        keys = self.encode_keys(view_k)  # (B, dim)
-        positive = (queries * keys).sum(1, keepdim=True) / self.T  # (B, 1)
-        negative = queries @ self.queue / self.T  # (B, K)
-        # cross-entropy against target 0 of the two put side by side, without copying them there
-        loss = (torch.logaddexp(positive, negative.logsumexp(1, keepdim=True)) - positive).mean()
-        return Contrast(loss, positive, negative, keys)
+        return self.compare(self.encode_queries(view_q), self.encode_keys(view_k))
+
+    def compare(self, queries: Tensor, keys: Tensor) -> Contrast:
+        """Contrast queries (B, dim) with their keys (B, dim) and the queue."""
+        queries = queries / self.T
+        positive = (queries * keys).sum(1, keepdim=True)  # (B, 1)
+        others, hardest = QueueLogSumExp.apply(queries, self.queue)
+        loss = (torch.logaddexp(positive, others) - positive).mean()  # cross-entropy against target 0
+        return Contrast(loss, positive, hardest, keys, queries, self.queue)
 
     def encode_queries(self, view: tuple) -> Tensor:
         """Queries (B, dim) of a view, of length 1."""

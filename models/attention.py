@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from models.dropout import Dropout, is_cheap, keep_mask
 
-CHUNK = 1 << 19  # attention weights that are in work at a time on a CPU: they stay in its cache
+CHUNK = 1 << 20  # attention weights that are in work at a time on a CPU: they stay in its cache
 
 
 def attention(

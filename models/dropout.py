@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ROW, ROWS = 4096, 32  # decisions are made in blocks of this shape: their bits stay in the cache
+ROW, ROWS = 4096, 128  # decisions are made in blocks of this shape: their bits stay in the cache
 LEVELS = 256  # values of the byte that makes one decision
 
 

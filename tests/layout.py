@@ -103,14 +103,20 @@ COUNTS = {"train": 90, "valid": 20, "eval": 30}
 CLASSES = 15  # of the 21 that the class map has
 
 
-def long_series(count: int, seed: int) -> list[np.ndarray]:
+def long_series(labels: list[int], seed: int) -> list[np.ndarray]:
+    """Series whose spectra tell their class."""
     generator = np.random.default_rng(seed)
-    return [make_series(generator, int(generator.integers(5, 36))) for _ in range(count)]
+    spectra = np.random.default_rng(0).integers(500, 9000, (CLASSES, len(BANDS)))
+    series = [make_series(generator, int(generator.integers(5, 36))) for _ in labels]
+    for array, label in zip(series, labels, strict=True):
+        array[:, : len(BANDS)] = spectra[label] + generator.integers(0, 1000, (len(array), len(BANDS)))
+    return series
 
 
-def write_long_store(path: Path, count: int, seed: int, labels: list[int] | None = None) -> None:
-    series = long_series(count, seed)
-    index = labels and {"label": labels, "region": [SITES[i % len(SITES)] for i in range(count)]}
+def write_long_store(path: Path, count: int, seed: int, *, labelled: bool = True) -> None:
+    labels = [i % CLASSES for i in range(count)]
+    series = long_series(labels, seed)
+    index = {"label": labels, "region": [SITES[i % len(SITES)] for i in range(count)]} if labelled else None
     with StoreWriter(path) as writer:
         writer.append(
             np.concatenate([array[:, :10] for array in series]),
@@ -122,12 +128,11 @@ def write_long_store(path: Path, count: int, seed: int, labels: list[int] | None
 
 def write_root(root: Path) -> Path:
     """A root of stores: all splits of 2019 and the eval split of 2020."""
-    write_long_store(root / "2019" / "unlabelled", 60, seed=0)
+    write_long_store(root / "2019" / "unlabelled", 60, seed=0, labelled=False)
     for year in (2019, 2020):
         for split, count in COUNTS.items():
             if year == 2019 or split == "eval":
-                labels = [i % CLASSES for i in range(count)]
-                write_long_store(root / str(year) / split, count, seed=year + count, labels=labels)
+                write_long_store(root / str(year) / split, count, seed=year + count)
     write_classmap(root / "classmapping20.csv", CDL20)
     return root
 
@@ -136,9 +141,10 @@ def write_published_root(root: Path) -> Path:
     """A root as published, its files drawn for -n 50 and seed 111."""
     folder = root / "2019"
     for split, count, drawn in (("train", 45, 45), ("valid", 5, 5), ("eval", 30, 5)):
-        series, labels = long_series(count, seed=count), [i % CLASSES for i in range(count)]
+        labels = [i % CLASSES for i in range(count)]
+        series = long_series(labels, seed=count)
         save_labelled(folder / "npy" / f"{split.capitalize()}_R{drawn}_Seed111_Class20.npy", series, labels)
         save_table(folder / f"{split}.csv", series, labels)
-    save_unlabelled(folder / "npy" / "Unsupervised_mini_All.npy", long_series(60, seed=0))
+    save_unlabelled(folder / "npy" / "Unsupervised_mini_All.npy", long_series([0] * 60, seed=0))
     write_classmap(root / "classmapping20.csv", CDL20)
     return root

@@ -129,12 +129,12 @@ def test_no_other_object_is_read(tmp_path, zipped, name, make):
     assert not evidence.exists()
 
 
-def test_a_plain_pickle_runs_nothing(tmp_path):
+def test_a_plain_pickle_runs_nothing(tmp_path, recwarn):
     evidence, path = tmp_path / "it-ran", tmp_path / "model.pth"
     path.write_bytes(pickle.dumps({"model_state": Shout(evidence)}))
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="not a checkpoint of tensors and numbers"):
         load_checkpoint(path)
-    assert not evidence.exists()
+    assert not evidence.exists() and not recwarn.list
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint\n", b"PK\x03\x04", bytes(range(256)) * 8])

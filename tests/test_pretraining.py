@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
 
 import pytest
 import torch
@@ -120,9 +121,9 @@ def test_going_on_after_an_epoch(data_root, tmp_path, monkeypatch, uninterrupted
     assert same(weights(resumed, "model_best.pth"), weights(uninterrupted, "model_best.pth"))
 
 
-@pytest.mark.parametrize("save", [1, 2, 3, 4, 6, 7, 12])
+@pytest.mark.parametrize("save", [1, 2, 3, 4, 5, 7, 9])
 def test_going_on_inside_an_epoch(data_root, tmp_path, monkeypatch, uninterrupted, save):
-    """Saved after every step and at the end of every epoch, and killed right after one of these."""
+    """Saved after every step, and killed right after one of the saves; every third is that of a whole epoch."""
     monkeypatch.setattr(main_moco, "SAVE_SECONDS", -1)
     killed_at(save, monkeypatch, data_root, tmp_path, *LONG)
     resumed = pretrain(data_root, tmp_path, *LONG, "--resume", newest(tmp_path) / "model_last.pth")
@@ -132,6 +133,29 @@ def test_going_on_inside_an_epoch(data_root, tmp_path, monkeypatch, uninterrupte
     assert [last[key] for key in ("epoch", "val_loss_min", "not_improved_count")] == [
         expected[key] for key in ("epoch", "val_loss_min", "not_improved_count")
     ]
+
+
+@pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, 2), (signal.SIGTERM, 3), (signal.SIGTERM, 5)])
+def test_a_request_to_stop_is_granted_between_two_steps(
+    data_root, tmp_path, monkeypatch, capsys, uninterrupted, number, step
+):
+    enqueue, steps = main_moco.MoCo.enqueue, []
+
+    def asked_to_stop(moco, keys):
+        enqueue(moco, keys)
+        steps.append(1)
+        if len(steps) == step:
+            signal.raise_signal(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(main_moco.MoCo, "enqueue", asked_to_stop)
+        with pytest.raises(SystemExit) as ended:
+            pretrain(data_root, tmp_path, *LONG)
+    last = newest(tmp_path) / "model_last.pth"
+    assert ended.value.code == 130 and f"--resume {last}" in capsys.readouterr().err
+    assert len(steps) == (step if step % STEPS else step + 1)  # an epoch that is done is also evaluated
+    resumed = pretrain(data_root, tmp_path, *LONG, "--resume", last)
+    assert rows(resumed) == rows(uninterrupted) and same(weights(resumed), weights(uninterrupted))
 
 
 def test_a_published_checkpoint_goes_on_with_a_fresh_optimizer(data_root, plain, tmp_path):

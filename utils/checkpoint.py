@@ -11,6 +11,7 @@ import argparse
 import os
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +48,8 @@ def load_checkpoint(path: str | Path) -> dict:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; give the model_best.pth of a run folder")
     try:
-        with torch.serialization.safe_globals([nn.CrossEntropyLoss]):
+        with torch.serialization.safe_globals([nn.CrossEntropyLoss]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about pickles of other programs: these are refused below
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as error:
         found = re.search(r"GLOBAL (\S+)", str(error))  # what torch refused; the rest of its advice is not for users

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 
 from utils.errors import UsageError
@@ -27,7 +28,11 @@ class Ranks(NamedTuple):
 
     def share(self, batch: np.ndarray) -> np.ndarray:
         """This rank's part of a global batch: equal parts where the batch can be cut so, else some have one more."""
-        return np.array_split(batch, self.count)[self.rank]
+        return self.share_of(batch, self.rank)
+
+    def share_of(self, batch: np.ndarray, rank: int) -> np.ndarray:
+        """Any rank's part of a global batch."""
+        return np.array_split(batch, self.count)[rank]
 
 
 def start(device: str | None) -> Ranks:
@@ -54,6 +59,13 @@ def start(device: str | None) -> Ranks:
 
 
 _TORCHRUN = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
+
+
+def parallel(model: nn.Module) -> nn.Module:
+    """The model with gradients averaged over ranks; buffers (queue, running statistics) are each rank's own."""
+    with warnings.catch_warnings():  # newer versions rename broadcast_buffers, older ones do not know the new name
+        warnings.simplefilter("ignore", FutureWarning)
+        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
 
 
 def wait() -> None:

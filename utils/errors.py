@@ -28,8 +28,8 @@ def exit_cleanly(*error_classes: type[Exception]):
             except BrokenPipeError:  # the reader (`| head`) went away; nothing more can be said to it
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(1)
-            except KeyboardInterrupt:
-                print("interrupted", file=sys.stderr)
+            except KeyboardInterrupt as interrupt:
+                print(str(interrupt) or "interrupted", file=sys.stderr)
                 sys.exit(130)
 
         return wrapped

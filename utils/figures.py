@@ -69,16 +69,17 @@ def _short(count: int) -> str:
 def learning_curve(log: pd.DataFrame, path: Path, title: str = "") -> None:
     """Loss, and the scores there are, by epoch; the epoch with the lowest held-out loss is marked.
 
-    `log` has columns epoch, train_loss, valid_loss and any of valid_oa, valid_macro_f1 (training) or train_top1,
-    valid_top1 (pre-training).
+    `log` has columns epoch, train_loss and any of valid_loss, train_oa, valid_oa, valid_macro_f1 (training) or
+    train_top1, valid_top1 (pre-training).
     """
     curves = {
         "loss": {"train_loss": "train", "valid_loss": "held out"},
-        "score": {"valid_oa": "held-out OA", "valid_macro_f1": "held-out macro F1",
+        "score": {"train_oa": "train OA", "valid_oa": "held-out OA", "valid_macro_f1": "held-out macro F1",
                   "train_top1": "train top-1", "valid_top1": "held-out top-1"},
     }  # fmt: skip
     curves = {quantity: columns for quantity, columns in curves.items() if set(columns) & set(log)}
-    best = log["epoch"][log["valid_loss"].idxmin()] if log["valid_loss"].notna().any() else None
+    held_out = log["valid_loss"] if "valid_loss" in log else pd.Series(dtype=float)
+    best = log["epoch"][held_out.idxmin()] if held_out.notna().any() else None
     figure = _figure(5 * len(curves), 4)
     panels = figure.subplots(1, len(curves), squeeze=False)[0]
     for axes, (quantity, columns) in zip(panels, curves.items(), strict=True):
@@ -90,7 +91,7 @@ def learning_curve(log: pd.DataFrame, path: Path, title: str = "") -> None:
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(color="#eeeeee")
         axes.legend(frameon=False, fontsize=9)
-    losses = log[["train_loss", "valid_loss"]]
+    losses = log[[column for column in curves["loss"] if column in log]]
     if losses.min(axis=None) > 0 and losses.max(axis=None) > 20 * losses.min(axis=None):
         panels[0].set_yscale("log")  # a fresh head can start far above where it ends
     figure.suptitle(title, fontsize=11)

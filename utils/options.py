@@ -9,7 +9,12 @@ from utils.precision import AMP
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults in the help, and the description as it is written."""
+    """Defaults in the help where there are any, and the description as it is written."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if action.default in (None, False, []):
+            return action.help
+        return super()._get_help_string(action)
 
 
 def at_least(lowest: int):
@@ -30,6 +35,14 @@ def positive(text: str) -> float:
     value = float(text)
     if not (value > 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """An argument type: finite numbers from 0 on."""
+    value = float(text)
+    if not (value >= 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"{text} is below 0, or no number")
     return value
 
 
@@ -54,15 +67,23 @@ def add_data(parser: argparse.ArgumentParser, datapath: str, num_help: str) -> N
     add("--use-doy", action="store_true", help="transformer: encode the day of year, not the position")
 
 
+def leave_to_recipe(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Make None the default of these options, and tell in their help whose default then holds."""
+    for action in parser._actions:
+        if action.dest in names:
+            action.help = f"{action.help} (default: as the recipe says; published {action.default})"
+    parser.set_defaults(**dict.fromkeys(names))
+
+
 def add_training(parser: argparse.ArgumentParser) -> None:
     """How long, how fast, on what, and where the results go."""
     add = parser.add_argument
     add("-j", "--workers", type=at_least(0), default=0, help="threads that read batches ahead (a GPU has at least one)")
-    add("-e", "--epochs", type=at_least(1), default=100)
+    add("-e", "--epochs", type=at_least(1), default=100, help="passes over the series, at most")
     add("-b", "--batchsize", type=at_least(1), default=512, help="series in a batch, of all ranks together")
-    add("-lr", "--learning-rate", type=positive, default=1e-3)
-    add("--weight-decay", type=float, default=1e-4)
-    add("--warmup-epochs", type=float, default=0, help="epochs over which the learning rate rises from 0")
+    add("-lr", "--learning-rate", type=positive, default=1e-3, help="largest learning rate of the schedule")
+    add("--weight-decay", type=not_negative, default=1e-4, help="L2 penalty on the weights")
+    add("--warmup-epochs", type=not_negative, default=0, help="epochs over which the learning rate rises from 0")
     add("--schedule", type=int, nargs="*", default=[], metavar="EPOCH", help="epochs at which the rate drops x0.1")
     add("-p", "--print-freq", type=at_least(1), default=10, help="steps between looks at the loss")
     add("-d", "--device", default=None, help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")

@@ -12,17 +12,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-FEW_LABELS = 1000  # up to this many training series, "auto" is the few-label recipe
+FEW_LABELS = 1000  # up to this many labelled series, "auto" is the few-label recipe
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything about training that is not the model or the data.
 
-    ``patience`` None trains to the end and keeps the last weights; else the best by validation loss are kept.
-    ``trunk_rate`` scales the learning rate of a pre-trained trunk against that of its fresh decoder.
-    ``average`` is the decay of an exponential moving average of the weights, which is what is then tested.
-    ``draws`` is the number of random choices (``--rc``) that a prediction is averaged over.
+    Attributes:
+        patience: epochs without a better validation loss before training stops, and the best weights are kept.
+            None: train to the end on train and valid together (their labels are one budget) and keep the last weights.
+        trunk_rate: the learning rate of the trunk, as a share of that of the decoder.
+        average: decay of an exponential moving average of the weights, which is then what is tested; 0 keeps none.
+        draws: random choices of observations (``--rc``) that a prediction is averaged over.
     """
 
     name: str
@@ -36,17 +38,15 @@ class Recipe:
     trunk_rate: float = 1.0
     average: float = 0.0
     draws: int = 1
-    label_smoothing: float = 0.0
 
 
 PUBLISHED = Recipe("published")
+STEPS = 400  # of the few-label recipe
 
 
-def few_label_recipe(num_train: int, pretrained: bool) -> Recipe:
-    """For up to FEW_LABELS training series: small batches, a length in steps, a cosine, averaged weights and draws."""
-    batchsize = 16
-    steps_per_epoch = max(1, num_train // batchsize)
-    epochs = math.ceil(STEPS / steps_per_epoch)
+def few_label_recipe(num_series: int, *, batchsize: int = 16, epochs: int | None = None) -> Recipe:
+    """Small batches, a length in steps, warm-up and cosine, averaged weights and averaged predictions."""
+    epochs = epochs or math.ceil(STEPS * batchsize / max(num_series, batchsize))
     return Recipe(
         "few-label",
         batchsize=batchsize,
@@ -54,22 +54,21 @@ def few_label_recipe(num_train: int, pretrained: bool) -> Recipe:
         patience=None,
         warmup_epochs=0.05 * epochs,
         cosine=True,
-        trunk_rate=1.0,
         average=0.99,
         draws=8,
     )
 
 
-STEPS = 800
+def choose_recipe(name: str, num_series: int, **given) -> Recipe:
+    """The recipe by name ("auto", "published") for so many labelled series.
 
-
-def choose_recipe(name: str, num_train: int, pretrained: bool, **given) -> Recipe:
-    """The recipe by name ("auto", "published"), with what was given on the command line (not None) in its place."""
-    if name == "auto" and num_train <= FEW_LABELS:
-        recipe = few_label_recipe(num_train, pretrained)
-    else:
-        recipe = PUBLISHED
-    return replace(recipe, **{key: value for key, value in given.items() if value is not None})
+    What was ``given`` on the command line (batchsize, epochs …, unless None) takes the place of what the recipe says.
+    """
+    given = {key: value for key, value in given.items() if value is not None}
+    recipe = PUBLISHED
+    if name == "auto" and num_series <= FEW_LABELS:
+        recipe = few_label_recipe(num_series, **{key: given[key] for key in ("batchsize", "epochs") if key in given})
+    return replace(recipe, **given)
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

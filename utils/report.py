@@ -42,7 +42,7 @@ def write_run_report(folder: str | Path) -> list[Path]:
             written += _write_test_report(folder, matrix_path.stem.removeprefix("test_conf_mat"))
         if (folder / "trainlog.csv").is_file() and _pictures():
             log = pd.read_csv(folder / "trainlog.csv")
-            missing = {"epoch", "train_loss", "valid_loss"} - set(log)
+            missing = {"epoch", "train_loss"} - set(log)
             if missing or log.empty:
                 raise ValueError(f"trainlog.csv lacks {', '.join(sorted(missing)) or 'a row'}")
             figures.learning_curve(log, folder / "learning_curve.png", folder.name)
