@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from utils import distributed, options
 from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from utils.errors import UsageError, exit_cleanly
 from utils.logs import RunLog
-from utils.naming import pretraining_name
+from utils.naming import DOY_NOTICE, pretraining_name
 from utils.precision import Precision, compiled
 from utils.schedule import rate_factor
 from utils.seeding import RandomStreams, make_generator, seed_everything
@@ -66,7 +67,10 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.model = canonical_name(args.model)
     if args.model not in NETWORKS:
-        raise UsageError(f"{args.model} is no network and cannot be pre-trained; choose one of {', '.join(NETWORKS)}")
+        known = ", ".join(NETWORKS)
+        raise UsageError(f"{args.model} is no network: main_tscls.py trains it, here choose one of {known}")
+    if args.cos and args.schedule:
+        raise UsageError("--cos and --schedule are two ways for the learning rate to fall; give one of them")
     if args.moco_k < args.batchsize:
         raise UsageError(
             f"--moco-k {args.moco_k} is below the batch of {args.batchsize}: the queue must hold a batch of keys;"
@@ -96,7 +100,14 @@ class Trainer:
         self.precision = Precision(args.amp, ranks.device)
         self.streams = RandomStreams(args.seed, ranks.device, ranks.rank)
         self.moco = MoCo(
-            lambda: build_model(args.model, sequencelength=args.sequencelength, use_doy=args.use_doy, init="torch"),
+            partial(
+                build_model,
+                args.model,
+                num_classes=args.nclasses + 1,
+                sequencelength=args.sequencelength,
+                use_doy=args.use_doy,
+                init="torch",
+            ),
             args.moco_dim,
             args.moco_k,
             args.moco_m,
@@ -116,6 +127,7 @@ class Trainer:
             )
         self.epoch, self.step = args.start_epoch, 0  # where the run is; the step within the epoch
         self.best, self.not_improved = math.inf, 0
+        self.is_to_stop: Callable[[], bool] = lambda: False
         self.sums = torch.zeros(2, dtype=torch.float64, device=ranks.device)  # loss and top-1 of the epoch so far
 
     def rate_at(self, position: int) -> float:
@@ -128,22 +140,30 @@ class Trainer:
         """This rank's share of each batch of series, ready on the device."""
         return self.reader.stream([self.ranks.share(batch) for batch in batches], self.args.workers)
 
+    def method(self) -> dict:
+        """What may not change when a run goes on."""
+        args = self.args
+        return {
+            "model": self.moco.encoder_q.arguments,
+            "moco": {"dim": args.moco_dim, "K": args.moco_k, "m": args.moco_m, "T": args.moco_t, "mlp": args.mlp},
+            "length_method": "rc" if args.rc else "pad",
+            "seed": args.seed,
+        }
+
     def state(self) -> dict:
         """Everything that resuming, or fine-tuning from it, needs."""
-        args = self.args
         return {
             "model_state": self.moco.state_dict(),
             "epoch": self.epoch,
             "val_loss_min": self.best,
             "not_improved_count": self.not_improved,
-            "model": self.moco.encoder_q.arguments,
-            "moco": {"dim": args.moco_dim, "K": args.moco_k, "m": args.moco_m, "T": args.moco_t, "mlp": args.mlp},
-            "length_method": "rc" if args.rc else "pad",
             "normalisation": bands.normalisation(),
+            **self.method(),
             "training": {
                 "step": self.step,
                 "steps": self.steps,
                 "sums": self.sums,
+                "optimizer_name": self.args.optimizer,
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.precision.scaler.state_dict(),
             },
@@ -152,6 +172,9 @@ class Trainer:
     def load(self, path: str, *, weights_only: bool = False) -> None:
         """Go on from a checkpoint; a published one has no optimizer state, and its optimizer starts afresh."""
         checkpoint = load_checkpoint(path)
+        for name, own in self.method().items():  # a published checkpoint says nothing of these
+            if checkpoint.get(name, own) != own:
+                raise UsageError(f"{path}: its {name} is {checkpoint[name]}, of this run {own}; give the flags it had")
         load_weights(self.moco, checkpoint["model_state"], path)
         if weights_only:
             return
@@ -174,8 +197,11 @@ class Trainer:
         if training["step"] < self.steps:  # saved inside the epoch
             self.epoch, self.step = self.epoch - 1, training["step"]
             self.sums.copy_(training["sums"])
+        if training["optimizer_name"] != self.args.optimizer:
+            raise UsageError(f"{path}: was trained by {training['optimizer_name']}; give --optimizer as it was")
         self.optimizer.load_state_dict(training["optimizer"])
-        self.precision.scaler.load_state_dict(training["scaler"])
+        if training["scaler"]:
+            self.precision.scaler.load_state_dict(training["scaler"])
 
     def train_epoch(self, model: nn.Module, log: RunLog | None) -> dict:
         """What is left of the epoch; returns its means for the log."""
@@ -201,15 +227,14 @@ class Trainer:
             self.step += 1
             seen += len(view_q.x) * self.ranks.count
             bar.update()
-            if self.step % args.print_freq == 0:
+            if self.position() % args.print_freq == 0:
                 self.report(bar, contrast, seen / (time.monotonic() - start), log)
             stopping = self.is_to_stop()
             if log and self.step < self.steps and (stopping or time.monotonic() - saved > SAVE_SECONDS):
                 save_checkpoint(log.folder / "model_last.pth", self.state())
                 saved = time.monotonic()
             if stopping and self.step < self.steps:
-                where = f"; go on with --resume {log.folder / 'model_last.pth'}" if log else ""
-                raise KeyboardInterrupt(f"stopped in epoch {self.epoch} after step {self.step}{where}")
+                self.stop(f"stopped in epoch {self.epoch} after step {self.step}", log)
         bar.close()
         loss, top1 = (distributed.total(self.sums.clone()) / self.ranks.count / self.step).tolist()
         check_finite(loss, self.epoch)
@@ -220,6 +245,7 @@ class Trainer:
     def evaluate(self) -> tuple[float, float]:
         """Held-out loss and top-1, on views that are the same every time; nothing of the model changes."""
         moco, ranks = self.moco.eval(), self.ranks
+        distributed.average_statistics(moco)
         generator = make_generator(self.args.seed, "held-out", ranks.rank, device=ranks.device)
         queries, keys = [], []
         for series in self.stream(split_batches(self.valid_rows, self.args.batchsize, smallest=ranks.count)):
@@ -244,6 +270,8 @@ class Trainer:
 
     def run(self, log: RunLog | None) -> None:
         """Train to the last epoch, or until the held-out loss no longer gets better."""
+        if self.ranks.count > 1:  # whose ranks would stop at different steps, and wait for each other
+            return self.train(log)
         with stop_requests() as self.is_to_stop:
             self.train(log)
 
@@ -267,6 +295,12 @@ class Trainer:
                 )
             self.epoch, self.step = self.epoch + 1, 0
             self.sums.zero_()
+            if self.is_to_stop() and self.epoch < args.epochs and self.not_improved < args.patience:
+                self.stop(f"stopped after epoch {self.epoch - 1}", log)
+
+    def stop(self, when: str, log: RunLog | None) -> None:
+        where = f"; go on with --resume {log.folder / 'model_last.pth'}" if log else ""
+        raise KeyboardInterrupt(f"{when}{where}")
 
     def distribute(self) -> nn.Module:
         """The model as it is called in training: compiled where asked for, on every rank."""
@@ -297,14 +331,16 @@ def main(argv: list[str] | None = None) -> None:
     ranks = distributed.start(args.device)
     if args.batchsize % ranks.count:
         raise UsageError(f"-b {args.batchsize} cannot be shared equally by {ranks.count} ranks; give a multiple")
-    if ranks.is_main:
+    with distributed.main_first(ranks):
         ensure_default(args.datapath)
-    distributed.wait()
+        series = open_unlabelled(args.datapath, args.year, num=None if args.useall else args.num, seed=args.seed)
     seed_everything(args.seed)
-    series = open_unlabelled(args.datapath, args.year, num=None if args.useall else args.num, seed=args.seed)
     trainer = Trainer(args, series, ranks)
-    folder = Path(args.logdir) / pretraining_name(args, trainer.moco.encoder_q.run_name)
+    encoder = trainer.moco.encoder_q
+    folder = Path(args.logdir) / pretraining_name(args, encoder.run_name)
     if ranks.is_main:
+        if args.use_doy and not encoder.uses_doy_flag:
+            print(f"{args.model}: --use-doy changes nothing ({DOY_NOTICE})")
         print(f"{series.store!r}: training on {len(trainer.train_rows):,}, {len(trainer.valid_rows):,} held out")
 
     if args.evaluate:
@@ -317,7 +353,10 @@ def main(argv: list[str] | None = None) -> None:
 
     if args.resume:
         trainer.load(args.resume)
-    log = RunLog(folder, vars(args), resume_epoch=trainer.epoch if args.resume else 0) if ranks.is_main else None
+        if trainer.epoch >= args.epochs or trainer.not_improved >= args.patience:
+            ended = f"{args.resume}: this run had ended with epoch {trainer.epoch - 1}"
+            raise UsageError(f"{ended}; to go on, raise -e or --patience")
+    log = RunLog(folder, vars(args), resume_epoch=trainer.epoch if args.resume else None) if ranks.is_main else None
     trainer.run(log)
     if log:
         log.close()

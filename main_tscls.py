@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from datasets import bands
@@ -34,9 +33,9 @@ from utils.checkpoint import load_checkpoint, load_pretrained, load_weights, sav
 from utils.errors import UsageError, exit_cleanly
 from utils.logs import RunLog, read_rows, write_rows
 from utils.metrics import SCORES, score
-from utils.naming import training_name
+from utils.naming import DOY_NOTICE, training_name
 from utils.precision import Precision, compiled
-from utils.recipe import Recipe, choose_recipe, make_optimizer
+from utils.recipe import Recipe, choose_recipe
 from utils.report import write_comparison, write_run_report
 from utils.schedule import make_scheduler
 from utils.seeding import RandomStreams, make_generator, seed_everything
@@ -45,7 +44,9 @@ DATAPATH = "data/US-sim"
 YEARS = (2019,)  # tested on
 SEEDS = (111,)
 
+SAME_TRUNK = ("stnet", "transformer")  # each starts from a checkpoint of the other
 EVAL_BATCH = 512  # series predicted together
+LEFT_TO_RECIPE = ("init", "epochs", "batchsize", "learning_rate", "weight_decay", "warmup_epochs")  # unless given
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -55,19 +56,20 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     options.add_data(parser, DATAPATH, num_help="labelled series, train and valid together")
     options.add_training(parser)
-    options.leave_to_recipe(parser, "epochs", "batchsize", "learning_rate", "weight_decay", "warmup_epochs")
     add = parser.add_argument
     add("--interp", action="store_true", help="rf, svm, gbt, tempcnn, lstm: interpolate to a regular grid of days")
     add("--recipe", choices=("auto", "published"), default="auto", help="auto: few-label where labels are few")
     add("--init", choices=INITS, default="published", help="how fresh weights start")
+    options.leave_to_recipe(parser, LEFT_TO_RECIPE)
     add("--pretrained", metavar="PATH", help="start the trunk from this checkpoint")
     add("--freeze", action="store_true", help="train the decoder alone")
     add("--eval", action="store_true", help="no training: test the run's model_best.pth")
-    add("--years", type=int, nargs="+", default=list(YEARS), help="years to test on")
+    add("--years", type=int, nargs="+", default=None, help=f"years to test on (default: {YEARS}, or else --year)")
     add("--seeds", type=int, nargs="+", default=list(SEEDS), help="one run for each")
     add("--regions", nargs="+", metavar="SITE", help="only these sites")
     add("--leave-out", metavar="SITE", help="train without this site and test on it alone")
     args = parser.parse_args(argv)
+    args.years = args.years or (list(YEARS) if args.year in YEARS else [args.year])
     args.models = list(dict.fromkeys(canonical_name(name) for name in args.models))
     if args.batchsize == 1:
         raise UsageError("-b 1: batch normalisation needs at least 2 series in a batch")
@@ -124,18 +126,33 @@ def predict(model: nn.Module, inputs: Inputs, seed: int, precision: Precision, d
     return distributed.gathered(torch.cat(parts).cpu())[np.argsort(order)]
 
 
+def recipe_of(args: argparse.Namespace, num_labels: int) -> Recipe:
+    """The recipe for so many labelled series, with what the command line says in its place."""
+    recipe = choose_recipe(args.recipe, num_labels, **{name: getattr(args, name) for name in LEFT_TO_RECIPE})
+    return replace(recipe, cosine=recipe.cosine and not args.schedule)
+
+
 class Run:
     """One network, one seed: trains, keeps the best, predicts."""
 
-    def __init__(self, args: argparse.Namespace, name: str, seed: int, classmap: ClassMap, ranks: distributed.Ranks):
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        name: str,
+        seed: int,
+        classmap: ClassMap,
+        num_labels: int,
+        ranks: distributed.Ranks,
+    ):
         seed_everything(seed)
         self.args, self.seed, self.classmap, self.ranks = args, seed, classmap, ranks
+        self.recipe = recipe_of(args, num_labels)
         self.network = build_model(
             name,
             num_classes=classmap.num_classes,
             sequencelength=args.sequencelength,
             use_doy=args.use_doy,
-            init=args.init,
+            init=self.recipe.init,
         )
         self.precision = Precision(args.amp, ranks.device)
         self.method = length_method(args, self.network)
@@ -146,26 +163,29 @@ class Run:
             self.take_trunk(args.pretrained)
         self.network.to(ranks.device)
         self.parameters = sum(p.numel() for p in self.network.parameters())
-        self.average: AveragedModel | None = None
-        self.draws = 1
+        self.draws, self.log, self.last_epoch = 1, None, 0
 
     def take_trunk(self, path: str) -> None:
-        taken = load_pretrained(self.network, path)
+        """Start the trunk from a checkpoint, of the same model or of one with the same trunk."""
+        own = self.network.arguments
+        taken = load_pretrained(self.network, path, SAME_TRUNK if own["name"] in SAME_TRUNK else (own["name"],))
         if self.ranks.is_main:
+            reads_doy = own["name"] == "stnet" or own["use_doy"]
+            if taken.model.get("name") == "transformer" and taken.model["use_doy"] != reads_doy:
+                print(f"{path}: its day encoding is of {'days' if not reads_doy else 'positions'}, this model's is not")
             print(f"{path}: took {len(taken.names)} tensors")
             if taken.missing:
                 print(f"not in it, and left as initialised: {', '.join(taken.missing)}")
-        if self.args.freeze:
-            self.network.requires_grad_(False)
-            self.network.decoder.requires_grad_(True)
 
-    def tested(self) -> nn.Module:
-        """The network that is tested: the average of the weights, where one is kept."""
-        return self.network if self.average is None else self.average.module
+    def freeze_trunk(self, is_frozen: bool) -> None:
+        """Train the decoder alone, or everything; a frozen trunk also keeps its running statistics."""
+        self.network.train().requires_grad_(not is_frozen)
+        if is_frozen:
+            self.network.eval().decoder.train().requires_grad_(True)
 
     def checkpoint(self, epoch: int, best: float, not_improved: int) -> dict:
         return {
-            "model_state": self.tested().state_dict(),
+            "model_state": self.network.state_dict(),
             "epoch": epoch,
             "val_loss_min": best,
             "not_improved_count": not_improved,
@@ -181,54 +201,52 @@ class Run:
         path = self.folder / "model_best.pth"
         checkpoint = load_checkpoint(path)
         load_weights(self.network, checkpoint["model_state"], path)
-        self.average, self.draws = None, checkpoint.get("draws", 1)
+        self.draws = checkpoint.get("draws", 1)
 
     def fit(self, splits: Splits) -> float:
         """Train, watching the valid split unless the recipe trains on it too; returns the seconds it took."""
-        args, ranks, start = self.args, self.ranks, time.monotonic()
-        recipe = self.recipe = self.choose_recipe(len(splits.train) + len(splits.valid))
+        args, ranks, recipe, start = self.args, self.ranks, self.recipe, time.monotonic()
         trained_on = splits.train if recipe.patience else join((splits.train, splits.valid))
         inputs = Inputs(args, self.method, trained_on, ranks)
         valid = Inputs(args, self.method, splits.valid, ranks) if recipe.patience else None
         self.draws = recipe.draws
-        if recipe.average:
-            average = get_ema_multi_avg_fn(recipe.average)
-            self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
-        model = compiled(self.network, args.compile, ranks.device)
+        self.freeze_trunk(args.freeze)  # before the ranks agree on what gets gradients
+        model = compiled(self.network, args.compile or False, ranks.device)  # short runs do not repay compilation
         if ranks.count > 1:
             model = distributed.parallel(model)
-        self.optimizer = make_optimizer(self.network, recipe)
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(
+            parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
         steps = len(self.batches(np.arange(len(inputs))))
         schedule = {"warmup_epochs": recipe.warmup_epochs, "schedule": args.schedule, "cosine": recipe.cosine}
         self.scheduler = make_scheduler(self.optimizer, steps, recipe.epochs, **schedule)
         self.streams = RandomStreams(self.seed, ranks.device, ranks.rank)
         kept = run_arguments(args, self.network.arguments["name"], self.seed, recipe)
-        self.log = RunLog(self.folder, kept) if ranks.is_main else None
+        self.log = RunLog(self.folder, kept, again=True) if ranks.is_main else None
         best, not_improved = math.inf, 0
+        if recipe.batchsize < 2 * ranks.count:
+            raise UsageError(f"-b {recipe.batchsize}: {ranks.count} ranks need at least 2 series each in a batch")
         bar = tqdm(range(recipe.epochs), desc=self.folder.name, unit="epoch", disable=None if self.log else True)
         for epoch in bar:
+            self.last_epoch = epoch
             row = {"epoch": epoch, "lr": self.scheduler.get_last_lr()[0]}
             row |= self.train_epoch(model, inputs, epoch, bar)
+            distributed.average_statistics(self.network)
             if valid is not None:
-                scores = score(predict(self.tested(), valid, self.seed, self.precision), splits.valid.labels)
+                scores = score(predict(self.network, valid, self.seed, self.precision), splits.valid.labels)
                 row |= {f"valid_{name}": scores[name] for name in ("loss", *SCORES)}
                 not_improved = 0 if scores["loss"] < best else not_improved + 1
                 best = min(best, scores["loss"])
+                if not math.isfinite(scores["loss"]):
+                    raise UsageError(f"the validation loss became {scores['loss']} in epoch {epoch}; lower -lr")
             if self.log:
                 self.log.epoch(row)
                 if not_improved == 0:
                     save_checkpoint(self.folder / "model_best.pth", self.checkpoint(epoch, best, not_improved))
             if recipe.patience and not_improved >= recipe.patience:
                 break
-        if self.log:
-            self.log.close()
         return time.monotonic() - start
-
-    def choose_recipe(self, num_series: int) -> Recipe:
-        """The recipe, with what the command line says in its place."""
-        names = ("batchsize", "epochs", "learning_rate", "weight_decay", "warmup_epochs")
-        recipe = choose_recipe(self.args.recipe, num_series, **{name: getattr(self.args, name) for name in names})
-        return replace(recipe, cosine=recipe.cosine and not self.args.schedule)
 
     def batches(self, order: np.ndarray) -> list[np.ndarray]:
         """Batches of an epoch; each gives every rank the two series that batch normalisation needs."""
@@ -237,21 +255,18 @@ class Run:
     def train_epoch(self, model: nn.Module, inputs: Inputs, epoch: int, bar: tqdm) -> dict:
         """One pass over the training series; returns its means for the log."""
         model.train()
-        if self.args.freeze:  # a frozen trunk also keeps its running statistics
-            self.network.eval()
-            self.network.decoder.train()
+        self.freeze_trunk(self.args.freeze)
         start, augment = time.monotonic(), self.streams.augment
         sums = torch.zeros(3, dtype=torch.float64, device=self.ranks.device)  # loss, hits, series
         batches = self.batches(self.streams.order(epoch, len(inputs)))
         for step, (series, labels) in enumerate(inputs.stream(batches)):
+            share = len(labels) * self.ranks.count / len(batches[step])  # the ranks' means are averaged, shares or not
             self.streams.seek(epoch, step)
             with self.precision.autocast():
                 logits = model(inputs.model_input(temporal_shift(series, augment), augment))
                 loss = nn.functional.cross_entropy(logits, labels)
-            self.precision.step(loss, self.optimizer)
+            self.precision.step(loss * share, self.optimizer)
             self.scheduler.step()
-            if self.average is not None:
-                self.average.update_parameters(self.network)
             hits = (logits.argmax(1) == labels).sum()
             sums += torch.stack((loss.detach().double() * len(labels), hits, sums.new_tensor(len(labels))))
             position = epoch * len(batches) + step + 1
@@ -269,16 +284,26 @@ class Run:
     def predict(self, series: SeriesSet) -> Tensor:
         """Log-probabilities (N, classes) of a series set, of the network that is tested."""
         inputs = Inputs(self.args, self.method, series, self.ranks)
-        return predict(self.tested(), inputs, self.seed, self.precision, self.draws)
+        return predict(self.network, inputs, self.seed, self.precision, self.draws)
 
 
 class EstimatorRun:
     """One scikit-learn classifier, one seed: the same as Run for what needs no gradient."""
 
-    def __init__(self, args: argparse.Namespace, name: str, seed: int, classmap: ClassMap, ranks: distributed.Ranks):
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        name: str,
+        seed: int,
+        classmap: ClassMap,
+        num_labels: int,
+        ranks: distributed.Ranks,
+    ):
         self.args, self.name, self.seed, self.is_main = args, name, seed, ranks.is_main
+        self.recipe = recipe_of(args, num_labels)
         self.ranks = distributed.Ranks(0, 1, torch.device("cpu"))  # every rank does all of it: there is no other way
         self.num_classes, self.parameters = classmap.num_classes, ""
+        self.log, self.last_epoch = None, 0
         self.estimator = build_estimator(name, seed=seed)
         self.method = length_method(args, self.estimator)
         self.folder = Path(args.logdir) / training_name(args, self.estimator.run_name, self.method, seed)
@@ -293,11 +318,10 @@ class EstimatorRun:
     def fit(self, splits: Splits) -> float:
         """Train on the train split, or with few labels on train and valid, as networks do; returns the seconds."""
         start = time.monotonic()
-        recipe = choose_recipe(self.args.recipe, len(splits.train) + len(splits.valid))
-        series = splits.train if recipe.patience else join((splits.train, splits.valid))
+        series = splits.train if self.recipe.patience else join((splits.train, splits.valid))
         self.estimator.fit(self.values(series), series.labels)
         if self.is_main:
-            RunLog(self.folder, run_arguments(self.args, self.name, self.seed, recipe)).close()
+            self.log = RunLog(self.folder, run_arguments(self.args, self.name, self.seed, self.recipe), again=True)
         return time.monotonic() - start
 
     def predict(self, series: SeriesSet) -> Tensor:
@@ -337,18 +361,24 @@ def test(run: Run | EstimatorRun, sets: dict[int, SeriesSet], seconds: float | N
         tag = "" if year == args.year or len(sets) == 1 and not known else f"_{year}"
         np.save(run.folder / f"test_conf_mat{tag}.npy", scores["confusion_matrix"])
         np.save(run.folder / f"test_class_f1{tag}.npy", scores["class_f1"])
+        if run.log:
+            run.log.scalars(f"test_{year}", {name: scores[name] for name in SCORES}, run.last_epoch)
         print(f"{run.folder.name}, {year}: " + ", ".join(f"{name} {scores[name]:.4f}" for name in SCORES), flush=True)
     if is_main:
         (run.folder / "classes.json").write_text(json.dumps(names) + "\n", encoding="utf-8")
         write_rows(log, list(rows.values()))
+        if run.log:
+            run.log.close()
         write_run_report(run.folder)
 
 
-def open_tests(args: argparse.Namespace, splits: Splits, seed: int) -> dict[int, SeriesSet]:
-    """The eval split of every year to test on."""
+def open_sets(args: argparse.Namespace, seed: int) -> tuple[Splits, dict[int, SeriesSet]]:
+    """The labelled series of a run, and the eval split of every year to test on."""
+    budget = {"num": args.num, "nclasses": args.nclasses, "seed": seed, "use_all": args.useall}
+    splits = open_labelled(args.datapath, args.year, regions=args.regions, leave_out=args.leave_out, **budget)
     sites = [args.leave_out] if args.leave_out else args.regions
-    budget = {"num": args.num, "nclasses": args.nclasses, "seed": seed, "use_all": args.useall, "regions": sites}
-    return {y: splits.eval if y == args.year else open_eval(args.datapath, y, **budget) for y in args.years}
+    others = {year: open_eval(args.datapath, year, regions=sites, **budget) for year in args.years if year != args.year}
+    return splits, {year: others.get(year, splits.eval) for year in args.years}
 
 
 def notices(args: argparse.Namespace) -> None:
@@ -356,39 +386,32 @@ def notices(args: argparse.Namespace) -> None:
     for name in args.models:
         model = build_estimator(name) if name in ESTIMATORS else build_model(name)
         if args.use_doy and not model.uses_doy_flag:
-            print(f"{name}: --use-doy changes nothing (it is for the transformer; stnet always reads the day of year)")
+            print(f"{name}: --use-doy changes nothing ({DOY_NOTICE})")
         if args.interp and not model.interpolates:
             print(f"{name}: --interp is not for it; its series are brought to length by {length_method(args, model)}")
 
 
 @exit_cleanly(DataError, ModelError)
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> list[Path]:
+    """Train, test and compare as the command line says; returns the run folders."""
     args = get_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     ranks = distributed.start(args.device)
+    with distributed.main_first(ranks):
+        ensure_default(args.datapath)
+        classmap = open_classmap(args.datapath, args.nclasses)
     if ranks.is_main:
         notices(args)
-        ensure_default(args.datapath)
-    distributed.wait()
-    classmap = open_classmap(args.datapath, args.nclasses)
     folders = []
     for seed in args.seeds:
-        splits = open_labelled(
-            args.datapath,
-            args.year,
-            num=args.num,
-            nclasses=args.nclasses,
-            seed=seed,
-            use_all=args.useall,
-            regions=args.regions,
-            leave_out=args.leave_out,
-        )
-        sets = open_tests(args, splits, seed)
+        with distributed.main_first(ranks):
+            splits, sets = open_sets(args, seed)
+        num_labels = len(splits.train) + len(splits.valid)
         if ranks.is_main:
             sizes = ", ".join(f"{name} {len(part):,}" for name, part in splits._asdict().items())
             print(f"seed {seed}: {sizes} series of {args.year} from {args.datapath}")
         for name in args.models:
-            run = (EstimatorRun if name in ESTIMATORS else Run)(args, name, seed, classmap, ranks)
+            run = (EstimatorRun if name in ESTIMATORS else Run)(args, name, seed, classmap, num_labels, ranks)
             seconds = None if args.eval else run.fit(splits)
             distributed.wait()
             if name in NETWORKS:
@@ -398,6 +421,7 @@ def main(argv: list[str] | None = None) -> None:
     if ranks.is_main:
         print(f"\n{write_comparison(folders, args.logdir)}")
     distributed.finish()
+    return folders
 
 
 if __name__ == "__main__":

@@ -2,16 +2,19 @@
 
     python -m benchmarks.label_efficiency --datapath ../shared/us-toy --budgets 50 100 200 --out docs/label-efficiency
 
-Writes OUT.csv, OUT.md and OUT.png (overall accuracy against labels, mean and standard deviation over seeds). A run
-whose result lies in --logdir already is not trained again.
+Writes OUT.csv, OUT.md and OUT.png (overall accuracy against labels, mean and standard deviation over seeds).
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 import main_tscls
 from datasets.errors import DataError
@@ -41,25 +44,31 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--budgets", type=int, nargs="+", default=[50, 100, 300], help="labelled series, train and valid together")
     add("--seeds", type=int, nargs="+", default=[111, 222, 333, 444, 555])
     add("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=f"of: {'; '.join(ARMS)}")
+    add("--jobs", type=int, default=1, help="runs at a time, each on one core")
     add("--logdir", default="results/label-efficiency", help="folder for the runs")
     add("--out", default="results/label-efficiency/summary", help="path of table and figure, without extension")
     return parser.parse_args(argv)
 
 
-def run(args: argparse.Namespace, arm: str, budget: int) -> list[dict]:
-    """Train and test one arm with one budget, all seeds; a row each."""
+def run(args: argparse.Namespace, arm: str, budget: int, seed: int) -> dict:
+    """Train and test one arm with one budget and seed; a row of the results."""
     logdir = Path(args.logdir) / arm.replace(", ", "-").replace(" ", "-")
     options = [part for flag in ARMS[arm] for part in ((flag, args.pretrained) if flag == "--pretrained" else (flag,))]
-    common = f"--rc --use-doy -n {budget} --year {args.year} --years {args.year}".split()
-    rows = []
-    for seed in args.seeds:
-        pattern = f"*_R{budget}_*_Seed{seed}*/testlog.csv"
-        if not any(logdir.glob(pattern)):
-            where = ["--datapath", args.datapath, "--logdir", str(logdir)]
-            main_tscls.main([args.model, *common, *where, "--seeds", str(seed), *options])
-        scores = read_run(next(logdir.glob(pattern)).parent).tests.iloc[0]
-        rows.append({"arm": arm, "labels": budget, "seed": seed, **{name: scores[name] for name in SCORES}})
-    return rows
+    common = f"{args.model} --rc --use-doy -n {budget} --year {args.year} --years {args.year} --seeds {seed}".split()
+    if args.jobs > 1:
+        torch.set_num_threads(1)
+    (folder,) = main_tscls.main([*common, "--datapath", args.datapath, "--logdir", str(logdir), *options])
+    scores = read_run(folder).tests.iloc[0]
+    return {"arm": arm, "labels": budget, "seed": seed, **{name: scores[name] for name in SCORES}}
+
+
+def run_all(args: argparse.Namespace) -> pd.DataFrame:
+    """Every arm, budget and seed, several at a time; a row each."""
+    plan = [(args, *what) for what in itertools.product(args.arms, args.budgets, args.seeds)]
+    if args.jobs == 1:
+        return pd.DataFrame(itertools.starmap(run, plan))
+    with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pd.DataFrame(pool.map(run, *zip(*plan, strict=True)))
 
 
 def table(results: pd.DataFrame) -> str:
@@ -100,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     out = Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    results = pd.DataFrame([row for budget in args.budgets for arm in args.arms for row in run(args, arm, budget)])
+    results = run_all(args)
     results.to_csv(f"{out}.csv", index=False, float_format="%.4f")
     text = table(results)
     Path(f"{out}.md").write_text(text + "\n", encoding="utf-8")

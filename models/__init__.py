@@ -10,7 +10,7 @@ from models.lstm import LSTM
 from models.ltae import LTAE
 from models.stnet import STNet
 from models.tempcnn import TempCNN
-from models.transformer import TransformerModel
+from models.transformer import TransformerModel, check_positions
 
 __all__ = [
     "ESTIMATORS",
@@ -57,6 +57,8 @@ def build_model(
     options = {"num_classes": num_classes, **kwargs}
     if network_class.uses_doy_flag:
         options["use_doy"] = use_doy
+        if not use_doy:
+            check_positions(sequencelength)
     if network_class.fixed_length:
         options["sequencelength"] = sequencelength
     network = network_class(**options)

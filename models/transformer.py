@@ -48,6 +48,11 @@ class TransformerModel(Network):
 def positions(x: Tensor) -> Tensor:
     """Positions 1 to S of the observations of x (B, S, 10), as days for the day encoding."""
     length = x.shape[1]
+    check_positions(length)
+    return torch.arange(1, length + 1, device=x.device)
+
+
+def check_positions(length: int) -> None:
+    """ModelError where series are too long for their positions to be encoded as days."""
     if length > DAYS:
         raise ModelError(f"positions are encoded up to {DAYS} and the series have length {length}: use --use-doy")
-    return torch.arange(1, length + 1, device=x.device)

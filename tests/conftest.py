@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.layout import write_published_root, write_root
+from utils import report
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the real sample data is not beside this checkout")
@@ -22,3 +23,11 @@ def data_root(tmp_path_factory) -> Path:
 def published_root(tmp_path_factory) -> Path:
     """The same in the published layout, for -n 50 and seed 111."""
     return write_published_root(tmp_path_factory.mktemp("published") / "US-tiny")
+
+
+@pytest.fixture(scope="module")
+def no_pictures():
+    """Pictures take most of the time of a small run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "_pictures", lambda: False)
+        yield

@@ -12,6 +12,7 @@ import main_tscls
 from utils.logs import read_rows
 
 SMALL = ("--sequencelength", "20", "-b", "16", "-d", "cpu")
+BOTH = pytest.mark.parametrize("script", [main_moco, main_tscls], ids=["moco", "tscls"])
 TIMES = ("seconds", "series_per_s", "train_seconds")  # columns that no seed can fix
 
 
@@ -62,3 +63,15 @@ def refused(script, argv: list, capsys: pytest.CaptureFixture) -> str:
     assert ended.value.code == 2, error
     assert error.startswith("error: ") and error.count("\n") == 1, error
     return error.removeprefix("error: ").rstrip("\n")
+
+
+def calls_of(script, name: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """The arguments of every call that a script will make of one of its functions."""
+    calls, function = [], getattr(script, name)
+
+    def spy(*args, **options):
+        calls.append((*args, *options.values()))
+        return function(*args, **options)
+
+    monkeypatch.setattr(script, name, spy)
+    return calls

@@ -1,8 +1,9 @@
-"""main_tscls.py: training, fine-tuning and comparing, and that every flag does what it says."""
+"""main_tscls.py: what a run leaves, fine-tuning, and that every flag about training does what it says."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,27 +12,14 @@ import torch
 
 import main_tscls
 from datasets.store import Store
-from models import ESTIMATORS
-from tests.layout import CLASSES
-from tests.runs import checkpoint, column, pretrain, rows, same, train, weights
-from utils import report
+from tests.runs import calls_of, checkpoint, column, pretrain, rows, same, train, weights
+from utils.metrics import SCORES
 
-SCORES = ("oa", "kappa", "macro_f1", "weighted_f1")
-
-
-DRAWN = report._pictures
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_pictures():
-    """They take most of the time of a small run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "_pictures", lambda: False)
-        yield
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture(scope="module")
-def plain(data_root, tmp_path_factory):
+def plain(data_root, tmp_path_factory, no_pictures):
     """Two epochs of the published recipe."""
     return train(data_root, tmp_path_factory.mktemp("results"), "--rc", "-e", 2, "--recipe", "published")
 
@@ -45,6 +33,11 @@ def trunk(state: dict) -> dict:
     return {name: tensor for name, tensor in state.items() if not name.startswith("decoder.")}
 
 
+def query_encoder(pretrained: Path) -> dict:
+    state = weights(pretrained.parent, pretrained.name)
+    return {name.removeprefix("encoder_q."): tensor for name, tensor in state.items()}
+
+
 # ---- what a run leaves
 
 
@@ -54,14 +47,6 @@ def test_the_files_of_a_run(plain):
     needed = {"args.json", "model_best.pth", "trainlog.csv", "testlog.csv", "test_conf_mat.npy", "test_class_f1.npy"}
     assert needed <= names <= needed | {"classes.json", "test_class_f1.csv"}
     assert {file.name for file in plain.parent.iterdir()} == {plain.name, "comparison.csv", "comparison.md"}
-
-
-def test_pictures_are_drawn(data_root, tmp_path, monkeypatch):
-    pytest.importorskip("matplotlib")
-    monkeypatch.setattr(report, "_pictures", DRAWN)
-    folder = train(data_root, tmp_path)
-    assert (folder / "confusion_matrix.png").stat().st_size > 10_000
-    assert (folder / "learning_curve.png").exists() and (tmp_path / "comparison.png").exists()
 
 
 def test_the_log_has_a_row_an_epoch(plain):
@@ -121,26 +106,14 @@ def test_the_same_seed_gives_the_same_run(data_root, tmp_path, recipe, method):
     assert same(weights(first, "model_best.pth"), weights(again, "model_best.pth"))
 
 
-def test_seeds_are_runs_of_their_own(data_root, tmp_path, capsys):
-    train(data_root, tmp_path, "--rc", "--seeds", 7, 8, 9)
-    folders = sorted(path for path in tmp_path.iterdir() if path.is_dir())
-    assert [folder.name for folder in folders] == [f"T_STNet_R50_RC_2019_Seed{seed}" for seed in (7, 8, 9)]
-    assert len({tuple(column(folder, "train_loss")) for folder in folders}) == 3
-    scores = [column(folder, "oa", "testlog.csv")[0] for folder in folders]
-    (summary,) = pd.read_csv(tmp_path / "comparison.csv").to_dict("records")
-    assert summary["runs"] == 3 and summary["oa_mean"] == pytest.approx(np.mean(scores))
-    assert summary["oa_std"] == pytest.approx(np.std(scores, ddof=1))
-    assert f"{np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f}" in capsys.readouterr().out
-
-
 # ---- fine-tuning
 
 
 def test_fine_tuning_starts_from_the_query_encoder_and_trains_everything(data_root, pretrained, tmp_path, capsys):
-    folder = train(data_root, tmp_path, "--rc", "--pretrained", pretrained)
+    folder = train(data_root, tmp_path, "--rc", "--recipe", "published", "--pretrained", pretrained)
     assert folder.name == "F_Mo_STNet_R50_RC_2019_Seed111"
     assert "took 37 tensors" in capsys.readouterr().out
-    source = {n.removeprefix("encoder_q."): t for n, t in torch.load(pretrained)["model_state"].items()}
+    source = query_encoder(pretrained)
     tuned = trunk(weights(folder, "model_best.pth"))
     assert not [name for name, tensor in tuned.items() if torch.equal(tensor, source[name])]
     close = [name for name, tensor in tuned.items() if tensor.is_floating_point() and "running" not in name]
@@ -153,7 +126,7 @@ def test_freeze_keeps_the_trunk_and_trains_the_decoder(data_root, pretrained, tm
     flags = ("--pretrained", pretrained, "--freeze", "--recipe", recipe)
     folders = [train(data_root, tmp_path / str(epochs), *flags, "-e", epochs) for epochs in (1, 3)]
     assert folders[0].name == "F_Mo_STNet_R50_Pad_2019_Seed111_frozen"
-    source = {n.removeprefix("encoder_q."): t for n, t in torch.load(pretrained)["model_state"].items()}
+    source = query_encoder(pretrained)
     for folder in folders:
         frozen = trunk(weights(folder, "model_best.pth"))
         assert len(frozen) == 37 and all(torch.equal(tensor, source[name]) for name, tensor in frozen.items())
@@ -164,101 +137,6 @@ def test_freeze_keeps_the_trunk_and_trains_the_decoder(data_root, pretrained, tm
 def test_a_classifier_is_something_to_fine_tune_too(data_root, plain, tmp_path):
     folder = train(data_root, tmp_path, "--pretrained", plain / "model_best.pth", model="transformer")
     assert folder.name == "F_ST_TransformerModel_R50_Pad_2019_Seed111"
-
-
-# ---- which series
-
-
-def test_regions_are_trained_and_tested_on_alone(data_root, tmp_path, capsys):
-    folder = train(data_root, tmp_path, "-n", 20, "--regions", "Adams", "Harvey")
-    assert "train 18, valid 2, eval 20 series" in capsys.readouterr().out
-    (row,) = rows(folder, "testlog.csv")
-    assert (row["regions"], row["series"]) == ("Adams+Harvey", "20")
-    assert folder.name.endswith("_Adams+Harvey")
-
-
-def test_a_site_left_out_is_tested_on_alone(data_root, tmp_path, capsys):
-    folder = train(data_root, tmp_path, "-n", 20, "--leave-out", "Adams", "--years", 2019, 2020)
-    assert "train 18, valid 2, eval 10 series" in capsys.readouterr().out
-    tested = rows(folder, "testlog.csv")
-    assert [(row["year"], row["regions"], row["series"]) for row in tested] == [
-        ("2019", "Adams", "10"),
-        ("2020", "Adams", "10"),
-    ]
-    assert np.load(folder / "test_conf_mat.npy").sum() == 10
-
-
-def test_years_are_tested_on_each(data_root, tmp_path, capsys):
-    folder = train(data_root, tmp_path, "--years", 2019, 2020)
-    tested = rows(folder, "testlog.csv")
-    assert [row["year"] for row in tested] == ["2019", "2020"]
-    labels = Store.open(data_root / "2020" / "eval").labels
-    matrix = np.load(folder / "test_conf_mat_2020.npy")
-    np.testing.assert_array_equal(matrix.sum(1), np.bincount(labels, minlength=21))
-    assert float(tested[1]["oa"]) == pytest.approx(np.trace(matrix) / 30)
-    assert {"years.csv", "years.md"} <= {file.name for file in tmp_path.iterdir()}
-
-
-def test_useall_and_the_budget(data_root, tmp_path, capsys):
-    folder = train(data_root, tmp_path, "--useall")
-    assert folder.name == "T_STNet_Pad_2019_Seed111"
-    assert "train 90, valid 20, eval 30 series of 2019" in capsys.readouterr().out
-    train(data_root, tmp_path, "-n", 30)
-    assert "train 27, valid 3, eval 30 series of 2019" in capsys.readouterr().out
-
-
-def test_another_number_of_classes(data_root, tmp_path):
-    """As many as the class map has, and "Other"."""
-    (tmp_path / "root").mkdir()
-    (tmp_path / "root" / "2019").symlink_to(data_root / "2019")
-    lines = (data_root / "classmapping20.csv").read_text().splitlines()
-    (tmp_path / "root" / f"classmapping{CLASSES}.csv").write_text("\n".join(lines[: CLASSES + 1]) + "\n")
-    folder = train(tmp_path / "root", tmp_path / "results", "-c", CLASSES)
-    assert np.load(folder / "test_conf_mat.npy").shape == (CLASSES + 1, CLASSES + 1)
-    assert checkpoint(folder)["model_state"]["decoder.6.bias"].shape == (CLASSES + 1,)
-
-
-# ---- how series reach the model
-
-
-@pytest.mark.parametrize(
-    ("model", "flags", "method", "word"),
-    [
-        ("stnet", (), "pad", "Pad"),
-        ("stnet", ("--rc",), "rc", "RC"),
-        ("stnet", ("--rc", "--interp"), "rc", "RC"),
-        ("transformer", ("--interp",), "pad", "Pad"),
-        ("ltae", ("--interp",), "pad", "Pad"),
-        ("tempcnn", ("--rc", "--interp"), "interp", "Int"),
-        ("lstm", ("--interp",), "interp", "Int"),
-        ("rf", ("--interp",), "interp", "Int"),
-        ("rf", ("--rc",), "rc", "RC"),
-    ],
-)
-def test_interpolation_is_for_those_that_read_a_place_as_a_day(
-    data_root, tmp_path, monkeypatch, capsys, model, flags, method, word
-):
-    seen, make = [], main_tscls.model_input
-
-    def spy(series, size, method, generator):
-        seen.append((size, method))
-        return make(series, size, method, generator)
-
-    monkeypatch.setattr(main_tscls, "model_input", spy)
-    folder = train(data_root, tmp_path, *flags, model=model)
-    assert set(seen) == {(20, method)} and f"_R50_{word}_2019_" in folder.name
-    told = f"{model}: --interp is not for it" in capsys.readouterr().out
-    assert told == ("--interp" in flags and method != "interp")
-
-
-def test_use_doy_is_for_the_transformer(data_root, tmp_path, capsys):
-    folder = train(data_root, tmp_path / "doy", "--use-doy", model="transformer")
-    assert folder.name.endswith("_Seed111_doy")
-    plain = train(data_root, tmp_path / "plain", model="transformer")
-    assert column(folder, "train_loss") != column(plain, "train_loss")
-    capsys.readouterr()
-    assert not train(data_root, tmp_path, "--use-doy").name.endswith("doy")
-    assert capsys.readouterr().out.count("stnet: --use-doy changes nothing") == 1
 
 
 # ---- how it is trained
@@ -296,6 +174,31 @@ def test_a_short_run_of_the_few_label_recipe_still_learns(data_root, tmp_path):
     assert max(column(folder, "lr")) > 0.5 * recipe_of(folder)["learning_rate"]
 
 
+def test_the_temporal_shift_is_for_training_alone(data_root, tmp_path, monkeypatch):
+    shifts = calls_of(main_tscls, "temporal_shift", monkeypatch)
+    train(data_root, tmp_path, "--recipe", "published", "-e", 2)
+    assert [len(series.length) for series, _ in shifts] == [16, 16, 13] * 2
+
+
+def test_predictions_are_averaged_over_draws_and_sum_to_one(data_root, tmp_path, monkeypatch):
+    draws = recipe_of(train(data_root, tmp_path, "--rc"))["draws"]
+    inputs, scored = (calls_of(main_tscls, name, monkeypatch) for name in ("model_input", "score"))
+    train(data_root, tmp_path, "--rc", "--eval")
+    assert len(inputs) == draws > 1 and len(scored) == 1
+    probability = scored[0][0].exp()
+    assert probability.shape == (30, 21)
+    torch.testing.assert_close(probability.sum(1), torch.ones(30))
+
+
+def test_print_freq_is_the_steps_between_looks(data_root, tmp_path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    folder = train(data_root, tmp_path, "--recipe", "published", "-e", 2, "-p", 2)
+    events = event_accumulator.EventAccumulator(str(folder)).Reload()
+    assert [event.step for event in events.Scalars("step/loss")] == [2, 4, 6]
+    shown = {"lr", "train/loss", "valid/loss", *(f"valid/{name}" for name in SCORES)}
+    assert shown <= set(events.Tags()["scalars"])
+
+
 def test_init_chooses_how_fresh_weights_start(data_root, tmp_path):
     spread = {}
     for init in ("published", "torch"):
@@ -309,47 +212,3 @@ def test_losses_are_finite_however_sure_the_network_is(data_root, tmp_path):
     folder = train(data_root, tmp_path, "--recipe", "published", "-lr", 3, model="tempcnn")
     assert np.isfinite(column(folder, "valid_loss")).all()
     assert np.isfinite(column(folder, "loss", "testlog.csv")).all()
-
-
-# ---- comparing
-
-
-def test_several_models_end_in_one_table_best_first(data_root, tmp_path, capsys):
-    main_tscls.main(
-        f"stnet RF LSTM --rc -n 50 -e 1 -b 16 --sequencelength 20 -d cpu --seeds 1 2 --datapath {data_root}"
-        f" -l {tmp_path}".split()
-    )
-    table = pd.read_csv(tmp_path / "comparison.csv")
-    assert sorted(table["model"]) == ["lstm", "rf", "stnet"] and (table["runs"] == 2).all()
-    assert table["oa_mean"].is_monotonic_decreasing
-    assert {f"{name}_{part}" for name in SCORES for part in ("mean", "std")} <= set(table)
-    sizes = dict(zip(table["model"], table["parameters"], strict=True))
-    assert sizes["stnet"] == 122_549 and sizes["lstm"] > sizes["stnet"]
-    assert (table[["train_seconds", "series_per_s"]] > 0).all(axis=None)
-    printed = capsys.readouterr().out
-    lines = [line for line in printed.splitlines() if "±" in line]
-    assert [line.split()[0] for line in lines] == table["model"].tolist()
-    assert (tmp_path / "comparison.md").read_text().count("±") == 3 * 4
-
-
-@pytest.mark.parametrize("name", ESTIMATORS)
-def test_estimators_go_through_the_same_door(data_root, tmp_path, name):
-    first, again = (train(data_root, tmp_path / str(i), "--interp", model=name) for i in range(2))
-    assert first.name == f"T_{name.upper()}_R50_Int_2019_Seed111"
-    assert rows(first, "testlog.csv") == rows(again, "testlog.csv")
-    assert column(first, "oa", "testlog.csv")[0] > 0.5  # of 15 classes
-    assert json.loads((first / "args.json").read_text())["model"] == name
-
-
-# ---- the published layout
-
-
-def test_the_published_layout(published_root, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    folder = pretrain(published_root, tmp_path, "--rc", "--use-doy", "--mlp")
-    assert "60 series" in capsys.readouterr().out
-    tuned = train(published_root, tmp_path, "--rc", "--pretrained", folder / "model_best.pth")
-    assert "train 45, valid 5, eval 30 series of 2019" in capsys.readouterr().out
-    assert tuned.name == "F_Mo_STNet_R50_RC_2019_Seed111"
-    site = train(published_root, tmp_path, "-n", 10, "--regions", "Adams")
-    assert rows(site, "testlog.csv")[0]["series"] == "10"

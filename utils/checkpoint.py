@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import pickle
 import re
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,11 +47,12 @@ def load_checkpoint(path: str | Path) -> dict:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; give the model_best.pth of a run folder")
+    torch.serialization.add_safe_globals([nn.CrossEntropyLoss])
     try:
-        with torch.serialization.safe_globals([nn.CrossEntropyLoss]), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about pickles of other programs: these are refused below
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as error:
+    except Exception as error:  # damaged bytes can make an unpickler raise nearly anything
         found = re.search(r"GLOBAL (\S+)", str(error))  # what torch refused; the rest of its advice is not for users
         reason = f"it holds {found[1]}, which is never loaded" if found else "damaged, cut off or of another kind"
         raise CheckpointError(f"{path}: not a checkpoint of tensors and numbers: {reason}") from None
@@ -66,10 +67,11 @@ def is_state(state: object) -> bool:
 
 
 class Taken(NamedTuple):
-    """What ``load_pretrained`` did: tensors taken, and the trunk's tensors that the file did not have."""
+    """What ``load_pretrained`` did: tensors taken, the trunk's tensors that the file did not have, the file's model."""
 
     names: list[str]
     missing: list[str]
+    model: dict
 
 
 def trunk_state(model_state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -85,13 +87,19 @@ def is_fresh(name: str) -> bool:
     return name.startswith("decoder.") or name == "position_enc.pe"
 
 
-def load_pretrained(network: nn.Module, path: str | Path) -> Taken:
-    """Start a classifier's trunk from a pre-training checkpoint (or a classifier's).
+def load_pretrained(network: nn.Module, path: str | Path, models: Collection[str] | None = None) -> Taken:
+    """Start a classifier's trunk from a pre-training checkpoint (or a classifier's) of one of ``models`` (None: any).
+
+    Published checkpoints do not name their model; of them whatever fits by name is taken.
 
     Raises:
-        CheckpointError: a tensor of another shape, or nothing in the file that the network knows.
+        CheckpointError: another model, a tensor of another shape, or nothing in the file that the network knows.
     """
-    found = trunk_state(load_checkpoint(path)["model_state"])
+    checkpoint = load_checkpoint(path)
+    model = checkpoint.get("model", {})
+    if models is not None and model and model["name"] not in models:
+        raise CheckpointError(f"{path}: is of {model['name']}; expected a checkpoint of {' or '.join(models)}")
+    found = trunk_state(checkpoint["model_state"])
     own = {name: tensor for name, tensor in network.state_dict().items() if not is_fresh(name)}
     names = [name for name in own if name in found]
     if not names:
@@ -107,7 +115,7 @@ def load_pretrained(network: nn.Module, path: str | Path) -> Taken:
                 f" {tuple(own[name].shape)}; it was trained with other settings"
             )
     network.load_state_dict({name: found[name] for name in names}, strict=False)
-    return Taken(names, [name for name in own if name not in found])
+    return Taken(names, [name for name in own if name not in found], model)
 
 
 def load_weights(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:

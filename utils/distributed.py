@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -68,10 +70,29 @@ def parallel(model: nn.Module) -> nn.Module:
         return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
 
 
+def average_statistics(module: nn.Module) -> None:
+    """Give every rank the mean of the ranks' running statistics: all evaluate, and one saves, the same model."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    for name, buffer in module.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            total(buffer).div_(dist.get_world_size())
+
+
 def wait() -> None:
     """Until every rank is here."""
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
+
+
+@contextmanager
+def main_first(ranks: Ranks) -> Iterator[None]:
+    """Let rank 0 do this before the others: what it writes to the disk, they find there."""
+    if not ranks.is_main:
+        wait()
+    yield
+    if ranks.is_main:
+        wait()
 
 
 def finish() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+import shutil
 from pathlib import Path
 
 from utils.errors import UsageError
@@ -12,19 +14,22 @@ from utils.errors import UsageError
 class RunLog:
     """The folder of one run. ``rows`` are those of trainlog.csv so far."""
 
-    def __init__(self, folder: str | Path, args: dict, *, resume_epoch: int = 0):
-        """Make the folder, or go on in it: rows of epochs from ``resume_epoch`` on are dropped."""
+    def __init__(self, folder: str | Path, args: dict, *, resume_epoch: int | None = None, again: bool = False):
+        """Make the folder, or go on in it: rows of epochs from ``resume_epoch`` on are dropped.
+
+        An earlier run in its place is kept under another name; ``again`` replaces it if its arguments are the same.
+        """
         from torch.utils.tensorboard import SummaryWriter
 
         self.folder = Path(folder)
         try:
+            if resume_epoch is None:
+                make_way(self.folder, args if again else None)
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{self.folder}: cannot be written ({error.strerror}); give another --logdir") from None
         self.write_json("args.json", args)
-        self.rows = [row for row in read_rows(self.folder / "trainlog.csv") if int(row["epoch"]) < resume_epoch]
-        for stale in () if resume_epoch else self.folder.glob("events.out.tfevents.*"):
-            stale.unlink()
+        self.rows = [row for row in read_rows(self.folder / "trainlog.csv") if int(row["epoch"]) < (resume_epoch or 0)]
         self.writer = SummaryWriter(str(self.folder))
 
     def epoch(self, row: dict) -> None:
@@ -42,10 +47,27 @@ class RunLog:
             self.writer.add_scalar(f"{group}/{name}", value, step)
 
     def write_json(self, name: str, content) -> None:
-        (self.folder / name).write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+        (self.folder / name).write_text(as_json(content), encoding="utf-8")
 
     def close(self) -> None:
         self.writer.close()
+
+
+def make_way(folder: Path, same: dict | None) -> None:
+    """Move what an earlier run left in ``folder`` to NAME.1, NAME.2 …; remove it if its arguments are ``same``."""
+    kept = folder / "args.json"
+    if not kept.is_file():
+        return
+    if same is not None and json.loads(kept.read_text(encoding="utf-8")) == json.loads(as_json(same)):
+        shutil.rmtree(folder)
+        return
+    number = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.{n}").exists())
+    folder.rename(folder.with_name(f"{folder.name}.{number}"))
+    print(f"{folder} held another run, which is kept as {folder.name}.{number}")
+
+
+def as_json(content) -> str:
+    return json.dumps(content, indent=2, default=str) + "\n"
 
 
 def read_rows(path: Path) -> list[dict]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
+DOY_NOTICE = "it is for the transformer; stnet always reads the day of year"
 LENGTH_WORDS = {"rc": "RC", "pad": "Pad", "interp": "Int"}  # how series reach length S
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 
 from utils.precision import AMP
 
@@ -12,7 +13,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     """Defaults in the help where there are any, and the description as it is written."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        if action.default in (None, False, []):
+        if action.default is None or action.default is False or action.default == []:
             return action.help
         return super()._get_help_string(action)
 
@@ -67,7 +68,7 @@ def add_data(parser: argparse.ArgumentParser, datapath: str, num_help: str) -> N
     add("--use-doy", action="store_true", help="transformer: encode the day of year, not the position")
 
 
-def leave_to_recipe(parser: argparse.ArgumentParser, *names: str) -> None:
+def leave_to_recipe(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
     """Make None the default of these options, and tell in their help whose default then holds."""
     for action in parser._actions:
         if action.dest in names:
@@ -94,5 +95,5 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         "--compile",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="compile the model (default: on a GPU); pays from some hundred steps on",
+        help="compile the model (default: for pre-training on a GPU); pays from some hundred steps on",
     )
