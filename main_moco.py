@@ -354,8 +354,10 @@ def main(argv: list[str] | None = None) -> None:
     if args.resume:
         trainer.load(args.resume)
         if trainer.epoch >= args.epochs or trainer.not_improved >= args.patience:
-            ended = f"{args.resume}: this run had ended with epoch {trainer.epoch - 1}"
-            raise UsageError(f"{ended}; to go on, raise -e or --patience")
+            if ranks.is_main:
+                ended = f"{args.resume}: this run has ended, with epoch {trainer.epoch - 1}"
+                print(f"{ended}; to go on, raise -e or --patience")
+            return distributed.finish()
     log = RunLog(folder, vars(args), resume_epoch=trainer.epoch if args.resume else None) if ranks.is_main else None
     trainer.run(log)
     if log:

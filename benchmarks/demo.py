@@ -13,13 +13,13 @@ from pathlib import Path
 
 import main_moco
 import main_tscls
+from benchmarks.label_efficiency import CHECKPOINT
 from datasets.errors import DataError
 from models import ModelError
 from utils.errors import exit_cleanly
 from utils.report import write_comparison
 
 LOGDIR = "demo-results"
-CHECKPOINT = "checkpoints/pretrained/MoCoV2_TRSF_doy/model_best.pth"
 PRETRAINING = "transformer --rc --use-doy --mlp -n 3000 -b 128 --moco-k 2048 -e 3"
 TRAINING = "stnet --rc -n 100 --seeds 111 222"
 

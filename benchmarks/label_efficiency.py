@@ -1,6 +1,6 @@
 """What pre-training buys with few labels: budgets x seeds x {scratch, pretrained, frozen}, on the eval split.
 
-    python -m benchmarks.label_efficiency --datapath ../shared/us-toy --budgets 50 100 200 --out docs/label-efficiency
+    python -m benchmarks.label_efficiency --datapath data/US-toy --budgets 50 100 200 --out docs/label-efficiency
 
 Writes OUT.csv, OUT.md and OUT.png (overall accuracy against labels, mean and standard deviation over seeds).
 """
@@ -20,6 +20,9 @@ import main_tscls
 from datasets.errors import DataError
 from models import ModelError
 from utils.errors import exit_cleanly
+from utils.figures import new_figure
+from utils.metrics import SCORES
+from utils.report import markdown
 from utils.runs import read_run
 
 CHECKPOINT = "checkpoints/pretrained/MoCoV2_TRSF_doy/model_best.pth"
@@ -31,7 +34,6 @@ ARMS = {
     "published recipe, scratch": ["--recipe", "published"],
     "published recipe, pretrained": ["--recipe", "published", "--pretrained"],
 }
-SCORES = ("oa", "kappa", "macro_f1")
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -75,20 +77,17 @@ def table(results: pd.DataFrame) -> str:
     """Overall accuracy, mean and standard deviation over seeds, arms x labels, as Markdown."""
     stats = results.groupby(["arm", "labels"], sort=False)["oa"].agg(["mean", "std"]).fillna(0)
     budgets = sorted(results["labels"].unique())
-    lines = ["| | " + " | ".join(f"{n} labels" for n in budgets) + " |", "|---" * (len(budgets) + 1) + "|"]
-    for arm in results["arm"].unique():
-        cells = [f"{stats.loc[(arm, n), 'mean']:.3f} ± {stats.loc[(arm, n), 'std']:.3f}" for n in budgets]
-        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    arms = results["arm"].unique()
+    cells = {"": arms}
+    for n in budgets:
+        cells[f"{n} labels"] = [f"{stats.loc[(arm, n), 'mean']:.3f} ± {stats.loc[(arm, n), 'std']:.3f}" for arm in arms]
+    return markdown(pd.DataFrame(cells))
 
 
 def figure(results: pd.DataFrame, path: Path) -> None:
     """Overall accuracy against the number of labels, a line an arm, error bars of one standard deviation."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    canvas = FigureCanvasAgg(Figure(figsize=(8, 4.6), layout="constrained"))
-    axes = canvas.figure.add_subplot()
+    picture = new_figure(8, 4.6)
+    axes = picture.subplots()
     budgets = sorted(results["labels"].unique())
     arms = list(results["arm"].unique())
     for i, arm in enumerate(arms):
@@ -101,7 +100,7 @@ def figure(results: pd.DataFrame, path: Path) -> None:
     axes.set_ylabel("overall accuracy")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    canvas.print_png(str(path))
+    picture.savefig(path)
 
 
 @exit_cleanly(DataError, ModelError)

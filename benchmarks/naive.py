@@ -82,7 +82,7 @@ class NaiveStep:
     def __init__(
         self, queue_length: int, device: torch.device, dim: int = 128, momentum: float = 0.999, T: float = 0.07
     ):
-        self.device, self.momentum, self.T, self.pointer = device, momentum, 0.07, 0
+        self.device, self.momentum, self.T, self.pointer = device, momentum, T, 0
         self.encoder_q, self.encoder_k = Encoder(dim).to(device), Encoder(dim).to(device)
         self.encoder_k.load_state_dict(self.encoder_q.state_dict())
         self.queue = F.normalize(torch.randn(dim, queue_length, device=device), dim=0)

@@ -1,6 +1,6 @@
 """How near the simulated series are to real ones, from unlabelled series alone.
 
-    python -m benchmarks.realism --real ../shared/us-toy [--sim data/US-sim]
+    python -m benchmarks.realism --real data/US-toy [--sim data/US-sim]
 
 Without --sim a sample is simulated for the occasion. Tables compare bands, clouds, acquisition dates and the memory
 of NDVI; the last figure is the ROC AUC of a classifier that tries to tell real series from simulated ones by summary

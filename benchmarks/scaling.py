@@ -35,6 +35,7 @@ from datasets.store import SeriesSet
 from models import ModelError
 from utils import distributed, options
 from utils.errors import UsageError, exit_cleanly
+from utils.figures import new_figure
 from utils.seeding import seed_everything
 
 YEAR = 2019
@@ -234,11 +235,8 @@ def _verdict(rows: pd.DataFrame, name: str) -> str:
 
 def figure(table: pd.DataFrame, shared: Point, title: str, path: Path) -> None:
     """Series/s against the number of series, S and the batch, with what the arithmetic alone would make of them."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    canvas = FigureCanvasAgg(Figure(figsize=(12, 4.3), dpi=120, layout="constrained"))
-    panels = canvas.figure.subplots(1, len(SWEEPS), sharey=True)
+    picture = new_figure(12, 4.3)
+    panels = picture.subplots(1, len(SWEEPS), sharey=True)
     paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
     for axes, (name, rows) in zip(panels, _by_sweep(table), strict=True):
         rates, values = rows["series_per_s"], rows[name]
@@ -263,9 +261,9 @@ def figure(table: pd.DataFrame, shared: Point, title: str, path: Path) -> None:
     panels[0].set(ylabel="series/s", ylim=(0, 1.12 * highest))
     panels[0].yaxis.set_major_formatter(lambda rate, _: f"{rate:,.0f}")
     handles, labels = panels[0].get_legend_handles_labels()
-    canvas.figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    canvas.figure.suptitle(title, fontsize=11)
-    canvas.print_png(str(path))
+    picture.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    picture.suptitle(title, fontsize=11)
+    picture.savefig(path)
 
 
 def three_digits(value: float) -> str:

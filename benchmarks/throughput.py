@@ -20,6 +20,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,7 @@ class Bench:
     def __init__(self, args: argparse.Namespace, series: SeriesSet, device: torch.device):
         self.args, self.device = args, device
         self.precision = Precision(args.amp, device)
-        build = lambda: build_model("transformer", use_doy=True, init="torch")  # noqa: E731
+        build = partial(build_model, "transformer", use_doy=True, init="torch")
         self.moco = MoCo(build, DIM, args.moco_k, mlp=True).to(device).train()
         self.model = compiled(self.moco, args.compile, device)
         parameters = [p for p in self.moco.parameters() if p.requires_grad]

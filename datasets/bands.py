@@ -6,8 +6,7 @@ Means and standard deviations are of surface reflectance over the US pre-trainin
 
 import numpy as np
 
-BANDS = ("blue", "green", "red", "red1", "red2", "red3", "nir", "red4", "swir1", "swir2")
-SENTINEL2_NAMES = ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12")
+BANDS = ("blue", "green", "red", "red1", "red2", "red3", "nir", "red4", "swir1", "swir2")  # B2-B8, B8A, B11, B12
 BLUE, GREEN, RED, NIR, SWIR1, SWIR2 = 0, 1, 2, 6, 8, 9
 
 MEAN = np.array([0.147, 0.169, 0.186, 0.221, 0.273, 0.297, 0.308, 0.316, 0.256, 0.188], dtype=np.float32)

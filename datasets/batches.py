@@ -54,7 +54,7 @@ class MappedSeries:
         if workers == 0:
             yield from map(self.gather, batches)
             return
-        with ThreadPoolExecutor(max_workers=workers) as readers:
+        with ThreadPoolExecutor(workers, initializer=use_device, initargs=(self.device,)) as readers:
             ahead: deque = deque()
             for batch in batches:
                 ahead.append(readers.submit(self.read, batch))
@@ -95,6 +95,12 @@ class ResidentSeries:
         order = torch.from_numpy(np.concatenate(batches)).to(self.device)
         for positions in order.split([len(batch) for batch in batches]):
             yield self.gather_on_device(positions)
+
+
+def use_device(device: torch.device) -> None:
+    """Make the GPU this thread's own: a new thread is on GPU 0, and would pin memory for that one."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 def open_series(series: SeriesSet, device: torch.device) -> MappedSeries | ResidentSeries:

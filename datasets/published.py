@@ -101,7 +101,12 @@ def _checked_array(array: object, file: Path, number: int) -> np.ndarray:
             f"{file}: series {number} has width {array.shape[1]};"
             f" expected at least {len(BANDS) + 1} columns ({len(BANDS)} bands … day of year)"
         )
-    return array
+    if array.dtype.kind != "O":
+        return array
+    try:
+        return array.astype(np.float64)  # numbers kept as Python objects
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{file}: series {number} holds something that is no number ({error})") from None
 
 
 def _read_series_csv(file: Path) -> np.ndarray:

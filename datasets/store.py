@@ -7,11 +7,16 @@
     meta.json                    format, version, counts, provenance
 
 That is 22 bytes an observation and 8 a series. Opening reads the headers alone, whatever the number of series.
+
+    python -m datasets.store PATH        # look at everything in a store (one made by other means?), tell what is there
 """
 
 from __future__ import annotations
 
+import argparse
+import copyreg
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,11 +32,12 @@ from datasets.writer import FORMAT, VERSION, StoreWriter
 
 __all__ = ["SeriesSet", "Store", "StoreWriter", "join"]
 
+META = ("series", "observations", "classes", "provenance")  # what meta.json tells beside format and version
 CHUNK = 65536  # series that validate() looks at together
 
 
 class Store:
-    """A finished store, opened for reading. Picklable: another process maps the same files.
+    """A finished store, opened for reading. Picklable: another process maps the same files (or gets what `join` made).
 
     `source` is what errors about the series name: what the store was read from, or the store itself.
     """
@@ -57,16 +63,20 @@ class Store:
         for name, (found, expected) in counts.items():
             if found != expected:
                 raise DataError(f"{path}: {name} counts {found}, meta.json says {expected}; make the store again")
+        if offsets[0] != 0:
+            raise DataError(f"{path / 'offsets.npy'}: the first entry is {offsets[0]}; expected 0")
         return cls(path, source or str(path), meta, bands, doy, offsets)
 
     def __reduce__(self):
-        return Store.open, (self.path, self.source)
+        if isinstance(self.bands, np.memmap):
+            return Store.open, (self.path, self.source)
+        return copyreg.__newobj__, (Store,), vars(self)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __repr__(self) -> str:
-        size = sum(file.stat().st_size for file in self.path.iterdir())
+        size = self.bands.nbytes + self.doy.nbytes + self.offsets.nbytes
         classes = self.meta["classes"]
         return (
             f"Store({self.path}: {len(self):,} series, {len(self.doy):,} observations,"
@@ -163,12 +173,14 @@ def join(parts: Sequence[SeriesSet]) -> SeriesSet:
     series = [part.store.series(row) for part in parts for row in part.rows]
     bands, doy = (np.concatenate(arrays) for arrays in zip(*series, strict=True))
     offsets = np.cumsum([0, *(len(days) for _, days in series)])
-    first = parts[0].store
-    store = Store(first.path, first.source, first.meta, bands, doy, offsets)
+    source = " + ".join(part.store.source for part in parts)
+    meta = {"series": len(series), "observations": len(doy), "classes": None, "provenance": {}}
+    store = Store(Path(source), source, meta, bands, doy, offsets)
     indices = [part.store.index for part in parts]
     if all(index is not None for index in indices):
         rows = [index.iloc[part.rows] for index, part in zip(indices, parts, strict=True)]
         store.index = pd.concat(rows, ignore_index=True)
+        meta["classes"] = len(np.unique(store.labels)) if store.labels is not None else None
     return SeriesSet.whole(store)
 
 
@@ -183,6 +195,9 @@ def _read_meta(path: Path) -> dict:
         raise DataError(f"{path / 'meta.json'}: cannot be read ({error}); make the store again") from None
     if not isinstance(meta, dict) or (meta.get("format"), meta.get("version")) != (FORMAT, VERSION):
         raise DataError(f"{path / 'meta.json'}: expected format {FORMAT!r}, version {VERSION}; make the store again")
+    missing = [key for key in META if key not in meta]
+    if missing:
+        raise DataError(f"{path / 'meta.json'}: no {', '.join(missing)} in it; make the store again")
     return meta
 
 
@@ -205,3 +220,20 @@ def _human(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1024
     return f"{size:.3g} TiB"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m datasets.store", description="Look at everything in a store.")
+    parser.add_argument("path", type=Path, help="folder of the store")
+    try:
+        store = Store.open(parser.parse_args(arguments).path)
+        store.validate()
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(store)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -54,20 +54,28 @@ class Contrast(NamedTuple):
 
 
 @torch.no_grad()
-def held_out_contrast(queries: Tensor, keys: Tensor, temperature: float, chunk: int = 512) -> tuple[float, float]:
-    """Loss and top-1 of finding each query's own key among the keys of all: queries and keys (N, dim), row by row.
+def held_out_contrast(
+    queries: Tensor, keys: Tensor, temperature: float, group: int = 4096, chunk: int = 512
+) -> tuple[float, float]:
+    """Loss and top-1 of finding each query's own key among the keys of its group: queries and keys (N, dim) in order.
 
     The queue is no measure of held-out series: its first keys are random numbers, its later ones were made in training
     mode by other weights, so that a loss against it says more about the queue's age than about the encoder. Keys of
-    the held-out series themselves make losses of different epochs comparable.
+    the held-out series themselves make losses of different epochs comparable. Groups of one size do so for data of
+    different sizes too, and the cost grows with N, not with its square.
     """
     loss, hits = 0.0, 0
-    targets = torch.arange(len(keys), device=keys.device)
-    for rows in targets.split(chunk):
-        logits = queries[rows].float() @ keys.float().T / temperature  # (chunk, N)
-        loss += F.cross_entropy(logits, rows, reduction="sum").item()
-        hits += (logits.argmax(1) == rows).sum().item()
+    for q, k in zip(queries.float().split(group), keys.float().split(group), strict=True):
+        for rows in torch.arange(len(k), device=k.device).split(chunk):
+            logits = q[rows] @ k.T / temperature  # (chunk, group)
+            loss += F.cross_entropy(logits, rows, reduction="sum").item()
+            hits += (logits.argmax(1) == rows).sum().item()
     return loss / len(keys), hits / len(keys)
+
+
+def unit(projected: Tensor) -> Tensor:
+    """Rows (B, dim) made of length 1, in float32 also under autocast: the queue keeps them for many steps."""
+    return F.normalize(projected.float(), dim=1)
 
 
 def projection_head(num_features: int, dim: int, mlp: bool) -> nn.Module:
@@ -125,19 +133,19 @@ class MoCo(nn.Module):
 
     def encode_queries(self, view: tuple) -> Tensor:
         """Queries (B, dim) of a view, of length 1."""
-        return F.normalize(self.encoder_q(view), dim=1)
+        return unit(self.encoder_q(view))
 
     @torch.no_grad()
     def encode_keys(self, view: tuple) -> Tensor:
         """Keys (B, dim) of a view; in training from a shuffled batch if its BN statistics are of sub-batches."""
         rank, ranks = rank_and_count()
         if not self.training or self.bn_splits * ranks == 1:
-            return F.normalize(self.encoder_k(view), dim=1)
+            return unit(self.encoder_k(view))
         view = [None if part is None else gather(part) for part in view]  # of all ranks
         count = len(view[0])
         order = shared_permutation(count, view[0].device)
         mine = order.chunk(ranks)[rank]
-        shuffled = F.normalize(self.encoder_k(tuple(None if part is None else part[mine] for part in view)), dim=1)
+        shuffled = unit(self.encoder_k(tuple(None if part is None else part[mine] for part in view)))
         return gather(shuffled)[order.argsort()].chunk(ranks)[rank]
 
     @torch.no_grad()

@@ -53,7 +53,6 @@ class SeriesEstimator:
 
     interpolates = True
     uses_doy_flag = False
-    needs_weight = False
 
     def __init__(self, name: str, classifier: ClassifierMixin):
         self.run_name = name.upper()

@@ -23,7 +23,6 @@ class Network(nn.Module):
 
     run_name: str  # stands in the names of run folders
     uses_doy_flag = False  # reads use_doy: the day encoding is of the DOY or of the position in the series
-    needs_weight = False  # reads the vegetation weight
     interpolates = False  # may be given series interpolated to a regular grid of days
     fixed_length = False  # is built for one sequencelength
 

@@ -22,7 +22,6 @@ class STNet(TransformerModel):
 
     run_name = "STNet"
     uses_doy_flag = False
-    needs_weight = True
 
     def __init__(self, num_classes: int = 21, dropout: float = 0.2):
         super().__init__(num_classes, use_doy=True, dropout=dropout)

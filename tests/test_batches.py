@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.batches import MappedSeries, ResidentSeries, open_series, split_batches
+from datasets.batches import MappedSeries, ResidentSeries, open_series, split_batches, use_device
 from datasets.store import SeriesSet
 from tests.layout import write_store
 
@@ -126,3 +126,11 @@ def test_batches_by_example():
     assert [len(b) for b in split_batches(order, 10, drop_last=True)] == [7]
     assert [len(b) for b in split_batches(order, 10, smallest=9)] == [7]
     assert split_batches(order[:0], 3) == []
+
+
+def test_reader_threads_are_on_the_gpu_they_read_for(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    use_device(CPU)
+    use_device(torch.device("cuda", 3))
+    assert chosen == [torch.device("cuda", 3)]

@@ -24,6 +24,7 @@ from models import build_model
 from tests.runs import SMALL, checkpoint, column, pretrain, rows, same, train, weights
 from utils import distributed, report
 from utils.distributed import Ranks
+from utils.errors import UsageError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BATCH, STEPS, SIZE = 8, 3, 20
@@ -41,6 +42,12 @@ def test_a_single_process_is_its_own_rank():
     assert torch.equal(distributed.gathered(part), part) and torch.equal(distributed.total(part), part)
     distributed.wait()
     distributed.finish()
+
+
+@pytest.mark.parametrize("device", ["mps", "meta", "xpu:0"])
+def test_other_devices_are_refused(device):
+    with pytest.raises(UsageError, match=f"--device {device}: cannot be used .* give cpu, cuda or cuda:N"):
+        distributed.start(device)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])

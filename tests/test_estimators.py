@@ -43,7 +43,7 @@ def test_another_length_is_refused(trained):
 
 def test_estimators_ask_for_interpolated_series(trained):
     assert trained.interpolates
-    assert not trained.uses_doy_flag and not trained.needs_weight
+    assert not trained.uses_doy_flag
 
 
 def test_run_name():

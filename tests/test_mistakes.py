@@ -64,7 +64,7 @@ def test_an_unknown_model(script, tmp_path, data_root, capsys):
 
 def test_estimators_are_not_pretrained(tmp_path, data_root, capsys):
     line = refuse(main_moco, tmp_path / "out", capsys, root=data_root, model="RF")
-    assert line.startswith("rf is no network and cannot be pre-trained; choose one of stnet, transformer")
+    assert line.startswith("rf is no network: main_tscls.py trains it, here choose one of stnet, transformer")
 
 
 def copied(published_root: Path, tmp_path: Path) -> Path:

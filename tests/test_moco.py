@@ -288,7 +288,7 @@ def test_the_key_batch_is_shuffled_anew_every_time():
 def test_held_out_contrast_is_cross_entropy_among_all(chunk):
     generator = torch.Generator().manual_seed(0)
     queries, keys = (F.normalize(torch.randn(11, 8, generator=generator), dim=1) for _ in range(2))
-    loss, top1 = held_out_contrast(queries, keys, 0.2, chunk)
+    loss, top1 = held_out_contrast(queries, keys, 0.2, chunk=chunk)
     logits = queries @ keys.T / 0.2
     assert loss == pytest.approx(F.cross_entropy(logits, torch.arange(11)).item(), rel=1e-5)
     assert top1 == pytest.approx((logits.argmax(1) == torch.arange(11)).double().mean().item())
@@ -301,3 +301,19 @@ def test_held_out_contrast_at_its_ends():
     alike = torch.ones(8, 4) / 2
     assert held_out_contrast(alike, alike, 0.07)[0] == pytest.approx(math.log(8), rel=1e-5)
     assert held_out_contrast(apart, apart.flip(0), 0.07)[1] == 0
+
+
+def test_held_out_contrast_is_within_groups_in_order():
+    generator = torch.Generator().manual_seed(1)
+    queries, keys = (F.normalize(torch.randn(11, 8, generator=generator), dim=1) for _ in range(2))
+    parts = [held_out_contrast(queries[part], keys[part], 0.2) for part in (slice(0, 8), slice(8, 11))]
+    expected = [(8 * whole + 3 * rest) / 11 for whole, rest in zip(*parts, strict=True)]
+    assert held_out_contrast(queries, keys, 0.2, group=8, chunk=3) == pytest.approx(expected, rel=1e-5)
+
+
+def test_queries_and_keys_are_float32_under_autocast():
+    moco = small_moco().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        contrast = moco(view(16), view(16))
+    assert {part.dtype for part in (contrast.keys, contrast.queries, contrast.positive)} == {torch.float32}
+    torch.testing.assert_close(contrast.keys.norm(dim=1), torch.ones(16))

@@ -274,5 +274,4 @@ def test_run_names_and_needs():
         "STNet", "TransformerModel", "TempCNN", "LSTM", "LTAE",
     ]  # fmt: skip
     assert [name for name, network in networks.items() if network.uses_doy_flag] == ["transformer"]
-    assert [name for name, network in networks.items() if network.needs_weight] == ["stnet"]
     assert [name for name, network in networks.items() if network.interpolates] == ["tempcnn", "lstm"]

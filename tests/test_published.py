@@ -216,6 +216,8 @@ BASE = make_series(np.random.default_rng(5), length=4)
         (BASE[:, 0], r"series 1 is an array of shape \(4,\)"),
         ("text", "series 1 is a str"),
         (BASE[:0], "series 1 has 0 observations"),
+        (changed(BASE.astype(object), 2, 0, "wet"), "series 1 holds something that is no number"),
+        (changed(BASE.astype(object), 2, 0, None), "series 1, observation 2: blue is nan"),
         (changed(BASE, 2, 0, np.nan), "series 1, observation 2: blue is nan"),
         (changed(BASE, 3, -1, 400), "series 1, observation 3: day of year is 400"),
         (changed(BASE, 3, -1, np.nan), "series 1, observation 3: day of year is nan"),
@@ -229,6 +231,14 @@ def test_bad_series_name_the_file_and_the_series(year, bad, words):
         npy_store(file)
     assert str(caught.value).startswith(str(file)) and "\n" not in str(caught.value)
     assert not list((year / ".sits-store").iterdir())
+
+
+def test_numbers_kept_as_objects_are_rounded_too(year):
+    mixed = BASE.astype(object)
+    mixed[:, 0] += 0.6
+    save_labelled(year / "npy" / "Train_All.npy", [BASE, mixed], [0, 1])
+    blue = npy_store(year / "npy" / "Train_All.npy").series(1)[0][:, 0]
+    np.testing.assert_array_equal(blue, np.rint(BASE[:, 0] + 0.6))
 
 
 @pytest.mark.parametrize("label", [-1, 1.5, "x", None])

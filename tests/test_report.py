@@ -6,12 +6,11 @@ import pytest
 
 from utils import figures, report
 from utils.errors import UsageError
-from utils.metrics import classification_metrics
+from utils.metrics import SCORES, classification_metrics
 from utils.report import aligned, markdown, summarise, write_comparison, write_run_report
-from utils.runs import read_run, run_folders
+from utils.runs import read_run, read_runs, results, run_folders
 
 NAMES = ["Corn", "Soybeans", "Rice", "Other"]
-SCORES = ["oa", "kappa", "macro_f1", "weighted_f1"]
 needs_matplotlib = pytest.mark.skipif(not figures.available(), reason="matplotlib is not installed")
 
 
@@ -131,7 +130,7 @@ def test_mean_and_std_over_seeds(tmp_path):
     for seed, oa in ((111, 0.7), (222, 0.8), (333, 0.9)):
         write_run(tmp_path / f"T_STNet_Seed{seed}", seed=seed, oa=(oa,), seeds=[seed])
     write_run(tmp_path / "T_RF_Seed111", model="rf", oa=(0.85,), parameters=None)
-    summary = summarise(tmp_path)
+    summary = summarise(results(read_runs(tmp_path)))
     assert list(summary["label"]) == ["rf", "stnet"]  # best OA first
     assert list(summary["runs"]) == [1, 3] and list(summary["seeds"]) == ["111", "111 222 333"]
     np.testing.assert_allclose(summary["oa_mean"], [0.85, 0.8])
@@ -142,7 +141,7 @@ def test_mean_and_std_over_seeds(tmp_path):
 def labels_of(tmp_path, *experiments):
     for i, arguments in enumerate(experiments):
         write_run(tmp_path / f"T_{i}", oa=(0.9 - 0.1 * i,), **arguments)
-    return list(summarise(tmp_path)["label"])
+    return list(summarise(results(read_runs(tmp_path)))["label"])
 
 
 PRETRAINED = "checkpoints/pretrained/MoCoV2_TRSF_doy/model_best.pth"
@@ -162,7 +161,7 @@ def test_labels_say_what_differs(tmp_path, experiments, labels):
 def test_training_year_is_the_headline(tmp_path):
     write_run(tmp_path / "T_a", years=(2019, 2020), oa=(0.9, 0.6))
     write_run(tmp_path / "T_b", model="rf", year=2020, years=(2019, 2020), oa=(0.5, 0.8))
-    summary = summarise(tmp_path)
+    summary = summarise(results(read_runs(tmp_path)))
     assert list(summary["oa_mean"]) == [0.9, 0.8]
     assert list(summary["label"]) == ["stnet (trained on 2019) on 2019", "rf (trained on 2020) on 2020"]
 
@@ -220,7 +219,7 @@ def test_damaged_run_is_named_and_skipped(tmp_path, capsys, name, content, messa
     write_run(tmp_path / "T_good")
     bad = write_run(tmp_path / "T_bad", seed=222)
     (bad / name).write_text(content)
-    assert list(summarise(tmp_path)["runs"]) == [1]
+    assert list(summarise(results(read_runs(tmp_path)))["runs"]) == [1]
     error = capsys.readouterr().err
     assert "T_bad" in error and message in error and error.count("\n") == 1
     with pytest.raises(UsageError):

@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 
 from datasets.bands import BANDS
 from datasets.errors import DataError
-from datasets.store import SeriesSet, Store, StoreWriter
+from datasets.store import SeriesSet, Store, StoreWriter, join, main
 from tests.layout import write_store
 
 
@@ -187,7 +187,7 @@ def test_an_index_of_another_length_is_refused(tmp_path):
 
 def test_repr_tells_what_is_there(tmp_path):
     labelled = repr(write_store(tmp_path / "labelled", [0, 1, 1]))
-    assert "3 series" in labelled and "2 classes" in labelled and "observations" in labelled and "KiB" in labelled
+    assert all(part in labelled for part in ("3 series", "2 classes", "observations")) and labelled.endswith(" B)")
     assert "unlabelled" in repr(write_store(tmp_path / "plain", None, count=2))
 
 
@@ -227,3 +227,44 @@ def test_a_million_series_open_at_once_and_take_23_bytes_an_observation(tmp_path
 def test_meta_is_plain_json(tmp_path):
     meta = json.loads((write_store(tmp_path / "store", [0, 1]).path / "meta.json").read_text())
     assert meta["series"] == 2 and meta["format"] == "sits-store" and meta["version"] == 1
+
+
+@pytest.mark.parametrize("key", ["series", "observations", "classes", "provenance"])
+def test_a_meta_without_a_key_is_refused(tmp_path, key):
+    path = write_store(tmp_path / "store", [0, 1]).path
+    meta = json.loads((path / "meta.json").read_text())
+    del meta[key]
+    (path / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(DataError, match=f"meta.json: no {key} in it"):
+        Store.open(path)
+
+
+def test_offsets_start_at_0(tmp_path):
+    store = write_store(tmp_path / "store", [0, 1])
+    offsets = np.array(store.offsets)
+    offsets[0] = 1
+    np.save(store.path / "offsets.npy", offsets)
+    with pytest.raises(DataError, match="offsets.npy: the first entry is 1; expected 0"):
+        Store.open(store.path)
+
+
+def test_the_module_looks_at_everything(tmp_path, capsys):
+    store = write_store(tmp_path / "store", [0, 1, 1])
+    assert main([str(store.path)]) == 0
+    assert capsys.readouterr().out == f"{store}\n"
+    doy = np.array(store.doy)
+    doy[0] = 400
+    np.save(store.path / "doy.npy", doy)
+    assert main([str(store.path)]) == 2
+    assert "error: " in (message := capsys.readouterr().err) and "day of year is 400" in message
+
+
+def test_joined_sets_are_one_store_in_memory(tmp_path):
+    parts = [SeriesSet.whole(write_store(tmp_path / name, labels)) for name, labels in {"a": [0, 1], "b": [2]}.items()]
+    joined = join(parts).store
+    assert joined.source == f"{parts[0].store.source} + {parts[1].store.source}"
+    assert joined.meta["series"] == 3 and joined.meta["classes"] == 3
+    assert "3 series" in repr(joined) and "3 classes" in repr(joined)
+    copy = pickle.loads(pickle.dumps(joined))
+    np.testing.assert_array_equal(copy.bands, joined.bands)
+    assert copy.labels.tolist() == [0, 1, 2]

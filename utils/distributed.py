@@ -47,6 +47,8 @@ def start(device: str | None) -> Ranks:
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(name)
+        if chosen.type not in ("cpu", "cuda"):
+            raise RuntimeError("no device that this code computes on")
         if chosen.type == "cuda" and chosen.index is None:
             chosen = torch.device("cuda", local)
         torch.empty(1, device=chosen)

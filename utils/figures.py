@@ -22,7 +22,7 @@ def available() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def _figure(width: float, height: float):
+def new_figure(width: float, height: float):
     """An empty figure of this size in inches that can be saved without pyplot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -39,7 +39,7 @@ def confusion_matrix(matrix: np.ndarray, names: Sequence[str], path: Path, title
     support = counts.sum(1)
     share = counts / np.maximum(support, 1)[:, None]
     size = len(present)
-    figure = _figure(4.2 + 0.46 * size, 2.8 + 0.46 * size)
+    figure = new_figure(4.2 + 0.46 * size, 2.8 + 0.46 * size)
     axes = figure.subplots()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row, column in zip(*np.nonzero(counts), strict=True):
@@ -80,7 +80,7 @@ def learning_curve(log: pd.DataFrame, path: Path, title: str = "") -> None:
     curves = {quantity: columns for quantity, columns in curves.items() if set(columns) & set(log)}
     held_out = log["valid_loss"] if "valid_loss" in log else pd.Series(dtype=float)
     best = log["epoch"][held_out.idxmin()] if held_out.notna().any() else None
-    figure = _figure(5 * len(curves), 4)
+    figure = new_figure(5 * len(curves), 4)
     panels = figure.subplots(1, len(curves), squeeze=False)[0]
     for axes, (quantity, columns) in zip(panels, curves.items(), strict=True):
         for column, colour in zip(filter(log.__contains__, columns), COLOURS, strict=False):
@@ -106,7 +106,7 @@ def comparison(labels: Sequence[str], scores: Mapping[str, tuple[ArrayLike, Arra
     labels = [textwrap.fill(label, 36) for label in labels]
     height = 0.8 / len(scores)
     lines = max(label.count("\n") + 1 for label in labels)
-    figure = _figure(9, 1.1 + len(labels) * max(0.3 * len(scores), 0.18 * lines + 0.1))
+    figure = new_figure(9, 1.1 + len(labels) * max(0.3 * len(scores), 0.18 * lines + 0.1))
     axes = figure.subplots()
     for position, (name, (means, stds)) in enumerate(scores.items()):
         places = np.arange(len(labels)) + (position - (len(scores) - 1) / 2) * height

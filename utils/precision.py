@@ -12,12 +12,17 @@ AMP = ("off", "bf16", "fp16")
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether this is a GPU with bfloat16 arithmetic; torch emulates it, slowly, on those below capability 8.0."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 class Precision:
     """How a training step computes: ``with precision.autocast()`` for the forward, ``precision.step`` for the rest."""
 
     def __init__(self, amp: str | None, device: torch.device):
         if amp is None:
-            amp = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "off"
+            amp = "bf16" if has_bf16(device) else "off"
         self.amp, self.device = amp, device
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
         if device.type == "cuda":

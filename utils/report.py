@@ -21,7 +21,8 @@ import pandas as pd
 
 from utils import figures
 from utils.errors import UsageError, exit_cleanly
-from utils.runs import COSTS, SCORES, is_pretraining, read_runs, results, run_folders
+from utils.metrics import SCORES
+from utils.runs import COSTS, is_pretraining, read_runs, results, run_folders
 
 SCORE_NAMES = dict(zip(SCORES, ("OA", "kappa", "macro F1", "weighted F1"), strict=True))
 Where = str | Path | Sequence[str | Path]
@@ -77,21 +78,14 @@ def _pictures() -> bool:
     return figures.available()
 
 
-def summarise(where: Where) -> pd.DataFrame:
+def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over runs that differ only in seed, best OA first.
 
-    `where` is a log folder, a run folder or several of them. A row has label, model, pretrained, budget, train_year,
+    `rows` are the `results` of the runs. A row of the summary has label, model, pretrained, budget, train_year,
     the test set (year, regions: the training year where it was tested, else the first), runs, seeds, `<score>_mean`
     and `<score>_std` (n-1 in the denominator; 0 for one run) of oa, kappa, macro_f1, weighted_f1, and the means of
     parameters, train_seconds and series_per_s.
-
-    Raises:
-        UsageError: no finished training run there.
     """
-    return _summary(results(read_runs(where)))
-
-
-def _summary(rows: pd.DataFrame) -> pd.DataFrame:
     summary = _average(rows[rows["headline"]]).sort_values("oa_mean", ascending=False, kind="stable", ignore_index=True)
     tested = _test_sets(summary)
     if tested.nunique() > 1:
@@ -133,7 +127,7 @@ def write_comparison(where: Where, out: str | Path) -> str:
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     rows = results(read_runs(where))
-    summary = _summary(rows)
+    summary = summarise(rows)
     text = _write_table(summary, comparison_cells(summary), out / "comparison")
     if _pictures():
         scores = {SCORE_NAMES[s]: (summary[f"{s}_mean"], summary[f"{s}_std"]) for s in ("oa", "macro_f1")}

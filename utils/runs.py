@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from utils.errors import UsageError
+from utils.metrics import SCORES
 
-SCORES = ("oa", "kappa", "macro_f1", "weighted_f1")
 COSTS = ("parameters", "train_seconds", "series_per_s")
 LOGS = ("args.json", "trainlog.csv", "testlog.csv")
 # Two runs that differ in these alone are repetitions of one experiment.

@@ -8,7 +8,7 @@ import numpy as np
 
 from datasets.simulation import spectra
 from datasets.simulation.fields import SEASONS, Fields
-from datasets.simulation.weather import TileYear
+from datasets.simulation.weather import TileYear, logistic
 
 
 @dataclass
@@ -20,11 +20,6 @@ class GroundState:
     residue: np.ndarray  # ground cover of dry residue
     flower: np.ndarray  # cover of flowers
     water: np.ndarray  # share of the ground under water
-
-
-def logistic(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x)), safe for any x."""
-    return 0.5 + 0.5 * np.tanh(0.5 * x)
 
 
 def ground_state(fields: Fields, days: np.ndarray) -> GroundState:

@@ -58,7 +58,7 @@ def tile_year(seed: int, site_number: int, tile: int, year: int) -> TileYear:
     days, orbit = _passes(site, of_tile, tile, year)
     cloudiness = of_year.normal(0, 0.35, 12)  # a year's departure from the usual clouds, month by month
     chance = _logit(np.array(site.kept)) + cloudiness
-    keep = rng.random(len(days)) < _logistic(chance[month_of(days)] + _spells(rng, days))
+    keep = rng.random(len(days)) < logistic(chance[month_of(days)] + _spells(rng, days))
     days, orbit = days[keep], orbit[keep]
     scenes = len(days)
     moisture, snow = _rain_and_snow(site, rng, of_year, days_in_year(year))
@@ -147,10 +147,11 @@ def _sun_height(latitude: float, days: np.ndarray) -> np.ndarray:
     return cosine(days.astype(float)) / cosine(172.0)
 
 
+def logistic(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x)), safe for any x."""
+    return 0.5 + 0.5 * np.tanh(0.5 * x)
+
+
 def _logit(p: np.ndarray) -> np.ndarray:
     p = np.clip(p, 0.02, 0.98)
     return np.log(p / (1 - p))
-
-
-def _logistic(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
