@@ -1,7 +1,7 @@
 """The ten Sentinel-2 Level-2A bands of a series, and the constants of the published method.
 
 Means and standard deviations are of surface reflectance over the US pre-training data
-(Xu et al. 2024, ISPRS J. Photogramm. Remote Sens. 207, section 3).
+(Xu et al. 2024, ISPRS J. Photogramm. Remote Sens. 207, the data section).
 """
 
 import numpy as np

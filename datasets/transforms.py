@@ -1,4 +1,4 @@
-"""From ragged series to model input, a whole batch at a time (Xu et al. 2024, sections 2 and 3.2).
+"""From ragged series to model input, a whole batch at a time (Xu et al. 2024, the data and method sections).
 
 Every function is pure, works on any device, draws its randomness from the generator it is given, and holds no Python
 loop over series or observations. Values are surface reflectance until ``model_input`` standardises them: linear
@@ -80,7 +80,7 @@ def standardise(values: Tensor) -> Tensor:
 
 
 def vegetation_weight(values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Weight of each observation by its greenness: exp(NDVI), NDVI = -1 where cloudy or dark (Xu et al. 2024, 3.1).
+    """Weight of each observation by its greenness: exp(NDVI), NDVI = -1 where cloudy or dark (Xu et al. 2024, STNet).
 
     values (B, S, 10) reflectance, mask (B, S) True at padding or None -> (B, S), rows sum to 1, 0 at padding.
     """

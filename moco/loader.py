@@ -1,4 +1,4 @@
-"""Two views of each series: what SITS-MoCo learns to be invariant to (Xu et al. 2024, section 3.2)."""
+"""Two views of each series: what SITS-MoCo learns to be invariant to (Xu et al. 2024, the method section)."""
 
 from __future__ import annotations
 

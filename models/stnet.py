@@ -1,7 +1,7 @@
 """STNet, the Spectral Temporal Network of SITS-MoCo.
 
 Y. Xu, Y. Ma and Z. Zhang, "Self-supervised pre-training for large-scale crop mapping using Sentinel-2 time series",
-ISPRS Journal of Photogrammetry and Remote Sensing 207 (2024), 312-325, section 3.1.
+ISPRS Journal of Photogrammetry and Remote Sensing 207 (2024), 312-325, the section on STNet.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The Transformer of SITS-MoCo, pooled by the mean over observations.
 
 Y. Xu, Y. Ma and Z. Zhang, "Self-supervised pre-training for large-scale crop mapping using Sentinel-2 time series",
-ISPRS Journal of Photogrammetry and Remote Sensing 207 (2024), 312-325, section 3.1; its encoder is that of
+ISPRS Journal of Photogrammetry and Remote Sensing 207 (2024), 312-325, the section on STNet; its encoder is that of
 A. Vaswani et al., "Attention is all you need", NeurIPS 2017.
 """
 
