@@ -1,7 +1,7 @@
 """How a classifier is trained: the published way, or one that is good with few labels.
 
-The published recipe (Xu et al. 2024, the experiments) is for thousands of labels: batches of 512, patience of 10 epochs.
-With 45 training labels an epoch is one step, and it stops after a dozen of them.
+The published recipe (Xu et al. 2024) is for thousands of labels: batches of 512, patience of 10 epochs. With 45
+training labels an epoch is one step, and it stops after a dozen of them.
 """
 
 from __future__ import annotations
