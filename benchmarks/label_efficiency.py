@@ -56,7 +56,8 @@ def run(args: argparse.Namespace, arm: str, budget: int, seed: int) -> dict:
     """Train and test one arm with one budget and seed; a row of the results."""
     logdir = Path(args.logdir) / arm.replace(", ", "-").replace(" ", "-")
     options = [part for flag in ARMS[arm] for part in ((flag, args.pretrained) if flag == "--pretrained" else (flag,))]
-    common = f"{args.model} --rc --use-doy -n {budget} --year {args.year} --years {args.year} --seeds {seed}".split()
+    doy = "--use-doy" if args.model == "transformer" else ""
+    common = f"{args.model} --rc {doy} -n {budget} --year {args.year} --years {args.year} --seeds {seed}".split()
     if args.jobs > 1:
         torch.set_num_threads(1)
     (folder,) = main_tscls.main([*common, "--datapath", args.datapath, "--logdir", str(logdir), *options])
