@@ -105,7 +105,9 @@ def test_append_names_the_offence_and_nothing_stays(tmp_path, change, words):
 def test_a_later_series_may_start_earlier_in_the_year(tmp_path):
     with StoreWriter(tmp_path / "store") as writer:
         writer.append(GOOD["bands"], [300, 9, 9], [1, 2])
-    Store.open(tmp_path / "store").validate()
+    store = Store.open(tmp_path / "store")
+    store.validate()
+    assert [store.series(i)[1].tolist() for i in range(2)] == [[300], [9, 9]]
 
 
 def test_no_series_is_an_error(tmp_path):
