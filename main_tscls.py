@@ -6,50 +6,52 @@ python main_tscls.py stnet --rc --pretrained checkpoints/pretrained/MoCoV2_TRSF_
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from datasets import bands
-from datasets.batches import open_series, split_batches
-from datasets.catalog import Splits, open_classmap, open_eval, open_labelled
+from datasets.batches import split_batches
+from datasets.catalog import Selection, Splits, open_classmap, open_eval, open_labelled
 from datasets.classmap import ClassMap
 from datasets.errors import DataError
 from datasets.simulate import ensure_default
 from datasets.store import SeriesSet, join
-from datasets.transforms import ModelInput, Series, model_input, temporal_shift
-from models import ESTIMATORS, INITS, NETWORKS, ModelError, build_estimator, build_model, canonical_name
+from datasets.transforms import temporal_shift
+from models import ESTIMATORS, INITS, NETWORKS, ModelError, build_model, canonical_name, model_class
 from utils import distributed, options
 from utils.checkpoint import load_checkpoint, load_pretrained, load_weights, save_checkpoint
+from utils.distributed import Ranks
 from utils.errors import UsageError, exit_cleanly
-from utils.logs import RunLog, read_rows, write_rows
+from utils.estimator import EstimatorRun
+from utils.inputs import Inputs, length_method, predict
+from utils.logs import RunLog, run_arguments
 from utils.metrics import SCORES, score
 from utils.naming import DOY_NOTICE, training_name
 from utils.precision import Precision, compiled
+from utils.progress import Progress
 from utils.recipe import Recipe, choose_recipe
-from utils.report import write_comparison, write_run_report
+from utils.report import write_comparison
 from utils.schedule import make_scheduler
-from utils.seeding import RandomStreams, make_generator, seed_everything
+from utils.seeding import RandomStreams, seed_everything
+from utils.testing import test
 
 DATAPATH = "data/US-sim"
 YEARS = (2019,)  # tested on
 SEEDS = (111,)
 
 SAME_TRUNK = ("stnet", "transformer")  # each starts from a checkpoint of the other
-EVAL_BATCH = 512  # series predicted together
 LEFT_TO_RECIPE = ("init", "epochs", "batchsize", "learning_rate", "weight_decay", "warmup_epochs")  # unless given
 
 
-def get_args(argv: list[str] | None = None) -> argparse.Namespace:
+def get_args(argv: list[str] | None = None) -> Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument(
         "models", nargs="+", metavar="model", help=f"one or more of {', '.join((*NETWORKS, *ESTIMATORS))}"
@@ -81,52 +83,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def length_method(args: argparse.Namespace, model) -> str:
-    """How series reach length S for this model: --interp is for those that read the place of a value as its day."""
-    if args.interp and model.interpolates:
-        return "interp"
-    return "rc" if args.rc else "pad"
-
-
-class Inputs:
-    """Model input and labels of a series set, batch by batch."""
-
-    def __init__(self, args: argparse.Namespace, method: str, series: SeriesSet, ranks: distributed.Ranks):
-        self.args, self.method, self.ranks, self.labels = args, method, ranks, series.labels
-        self.reader = open_series(series, ranks.device)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def stream(self, batches: list[np.ndarray]) -> Iterator[tuple[Series, Tensor]]:
-        """Series and labels of each batch, this rank's share of it."""
-        shares = [self.ranks.share(batch) for batch in batches]
-        for share, series in zip(shares, self.reader.stream(shares, self.args.workers), strict=True):
-            yield series, torch.from_numpy(self.labels[share]).to(self.ranks.device)
-
-    def model_input(self, series: Series, generator: torch.Generator) -> ModelInput:
-        return model_input(series, self.args.sequencelength, self.method, generator)
-
-
-@torch.no_grad()
-def predict(model: nn.Module, inputs: Inputs, seed: int, precision: Precision, draws: int = 1) -> Tensor:
-    """Log-probabilities (N, classes) on the CPU, averaged over ``draws`` random choices, which the seed fixes."""
-    model.eval()
-    ranks = inputs.ranks
-    generator = make_generator(seed, "evaluation", ranks.rank, device=ranks.device)
-    draws = draws if inputs.method == "rc" else 1
-    batches = split_batches(np.arange(len(inputs)), EVAL_BATCH, smallest=ranks.count)
-    parts = []
-    for series, _ in inputs.stream(batches):
-        with precision.autocast():
-            logits = [model(inputs.model_input(series, generator)) for _ in range(draws)]
-        log_probability = torch.stack(logits).float().log_softmax(-1)  # (draws, B, classes)
-        parts.append(log_probability.logsumexp(0) - math.log(draws))
-    order = np.concatenate([ranks.share_of(batch, rank) for rank in range(ranks.count) for batch in batches])
-    return distributed.gathered(torch.cat(parts).cpu())[np.argsort(order)]
-
-
-def recipe_of(args: argparse.Namespace, num_labels: int) -> Recipe:
+def recipe_of(args: Namespace, num_labels: int) -> Recipe:
     """The recipe for so many labelled series, with what the command line says in its place."""
     recipe = choose_recipe(args.recipe, num_labels, **{name: getattr(args, name) for name in LEFT_TO_RECIPE})
     return replace(recipe, cosine=recipe.cosine and not args.schedule)
@@ -135,18 +92,9 @@ def recipe_of(args: argparse.Namespace, num_labels: int) -> Recipe:
 class Run:
     """One network, one seed: trains, keeps the best, predicts."""
 
-    def __init__(
-        self,
-        args: argparse.Namespace,
-        name: str,
-        seed: int,
-        classmap: ClassMap,
-        num_labels: int,
-        ranks: distributed.Ranks,
-    ):
+    def __init__(self, args: Namespace, name: str, seed: int, recipe: Recipe, classmap: ClassMap, ranks: Ranks):
         seed_everything(seed)
-        self.args, self.seed, self.classmap, self.ranks = args, seed, classmap, ranks
-        self.recipe = recipe_of(args, num_labels)
+        self.args, self.seed, self.recipe, self.classmap, self.ranks = args, seed, recipe, classmap, ranks
         self.network = build_model(
             name,
             num_classes=classmap.num_classes,
@@ -227,11 +175,11 @@ class Run:
         best, not_improved = math.inf, 0
         if recipe.batchsize < 2 * ranks.count:
             raise UsageError(f"-b {recipe.batchsize}: {ranks.count} ranks need at least 2 series each in a batch")
-        bar = tqdm(range(recipe.epochs), desc=self.folder.name, unit="epoch", disable=None if self.log else True)
-        for epoch in bar:
+        progress = Progress(self.folder.name, recipe.epochs, ranks.is_main)
+        for epoch in progress:
             self.last_epoch = epoch
             row = {"epoch": epoch, "lr": self.scheduler.get_last_lr()[0]}
-            row |= self.train_epoch(model, inputs, epoch, bar)
+            row |= self.train_epoch(model, inputs, epoch, progress)
             distributed.average_statistics(self.network)
             if valid is not None:
                 scores = score(predict(self.network, valid, self.seed, self.precision), splits.valid.labels)
@@ -244,7 +192,9 @@ class Run:
                 self.log.epoch(row)
                 if not_improved == 0:
                     save_checkpoint(self.folder / "model_best.pth", self.checkpoint(epoch, best, not_improved))
-            if recipe.patience and not_improved >= recipe.patience:
+            is_last = epoch + 1 == recipe.epochs or recipe.patience is not None and not_improved >= recipe.patience
+            progress.epoch(row, is_last)
+            if is_last:
                 break
         return time.monotonic() - start
 
@@ -252,7 +202,7 @@ class Run:
         """Batches of an epoch; each gives every rank the two series that batch normalisation needs."""
         return split_batches(order, self.recipe.batchsize, smallest=2 * self.ranks.count)
 
-    def train_epoch(self, model: nn.Module, inputs: Inputs, epoch: int, bar: tqdm) -> dict:
+    def train_epoch(self, model: nn.Module, inputs: Inputs, epoch: int, progress: Progress) -> dict:
         """One pass over the training series; returns its means for the log."""
         model.train()
         self.freeze_trunk(self.args.freeze)
@@ -272,7 +222,7 @@ class Run:
             position = epoch * len(batches) + step + 1
             if position % self.args.print_freq == 0:
                 rate = sums[2].item() / (time.monotonic() - start)
-                bar.set_postfix_str(f"loss {loss.item():.3f}, {rate:,.0f} series/s")
+                progress.step(epoch, step + 1, len(batches), loss.item(), rate)
                 if self.log:
                     self.log.scalars("step", {"loss": loss.item()}, position)
         loss, hits, seen = distributed.total(sums).tolist()
@@ -287,104 +237,18 @@ class Run:
         return predict(self.network, inputs, self.seed, self.precision, self.draws)
 
 
-class EstimatorRun:
-    """One scikit-learn classifier, one seed: the same as Run for what needs no gradient."""
-
-    def __init__(
-        self,
-        args: argparse.Namespace,
-        name: str,
-        seed: int,
-        classmap: ClassMap,
-        num_labels: int,
-        ranks: distributed.Ranks,
-    ):
-        self.args, self.name, self.seed, self.is_main = args, name, seed, ranks.is_main
-        self.recipe = recipe_of(args, num_labels)
-        self.ranks = distributed.Ranks(0, 1, torch.device("cpu"))  # every rank does all of it: there is no other way
-        self.num_classes, self.parameters = classmap.num_classes, ""
-        self.log, self.last_epoch = None, 0
-        self.estimator = build_estimator(name, seed=seed)
-        self.method = length_method(args, self.estimator)
-        self.folder = Path(args.logdir) / training_name(args, self.estimator.run_name, self.method, seed)
-
-    def values(self, series: SeriesSet) -> np.ndarray:
-        """Model input x (N, S, 10) of a whole series set."""
-        inputs = Inputs(self.args, self.method, series, self.ranks)
-        generator = make_generator(self.seed, "evaluation")
-        batches = split_batches(np.arange(len(series)), EVAL_BATCH)
-        return torch.cat([inputs.model_input(part, generator).x for part, _ in inputs.stream(batches)]).numpy()
-
-    def fit(self, splits: Splits) -> float:
-        """Train on the train split, or with few labels on train and valid, as networks do; returns the seconds."""
-        start = time.monotonic()
-        series = splits.train if self.recipe.patience else join((splits.train, splits.valid))
-        self.estimator.fit(self.values(series), series.labels)
-        if self.is_main:
-            self.log = RunLog(self.folder, run_arguments(self.args, self.name, self.seed, self.recipe), again=True)
-        return time.monotonic() - start
-
-    def predict(self, series: SeriesSet) -> Tensor:
-        """Log-probabilities (N, classes): the predicted class has almost all."""
-        labels = torch.from_numpy(self.estimator.predict(self.values(series)))
-        share = torch.full((len(labels), self.num_classes), 1e-6).scatter_(1, labels[:, None], 1.0)
-        return (share / share.sum(1, keepdim=True)).log()
-
-
-def run_arguments(args: argparse.Namespace, name: str, seed: int, recipe: Recipe) -> dict:
-    """What args.json keeps: the command line, and what it came to for this run."""
-    return {**vars(args), "model": name, "seed": seed, "recipe_used": vars(recipe)}
-
-
-def test(run: Run | EstimatorRun, sets: dict[int, SeriesSet], seconds: float | None, names: list[str], is_main) -> None:
-    """Test on each year's series and leave scores, confusion matrices and pictures in the run's folder.
-
-    ``seconds`` is what training took; None keeps what testlog.csv says, and its rows of other years.
-    """
-    args, log = run.args, run.folder / "testlog.csv"
-    known = {int(row["year"]): row for row in read_rows(log)} if seconds is None else {}
-    rows = dict(known)
-    for year, series in sets.items():
-        start = time.monotonic()
-        scores = score(run.predict(series), series.labels)
-        rows[year] = {
-            "year": year,
-            "regions": "+".join(args.regions or ([args.leave_out] if args.leave_out else [])),
-            **{name: scores[name] for name in (*SCORES, "loss")},
-            "series": len(series),
-            "series_per_s": len(series) / (time.monotonic() - start),
-            "train_seconds": next((row["train_seconds"] for row in known.values()), "") if seconds is None else seconds,
-            "parameters": run.parameters,
-        }
-        if not is_main:
-            continue
-        tag = "" if year == args.year or len(sets) == 1 and not known else f"_{year}"
-        np.save(run.folder / f"test_conf_mat{tag}.npy", scores["confusion_matrix"])
-        np.save(run.folder / f"test_class_f1{tag}.npy", scores["class_f1"])
-        if run.log:
-            run.log.scalars(f"test_{year}", {name: scores[name] for name in SCORES}, run.last_epoch)
-        print(f"{run.folder.name}, {year}: " + ", ".join(f"{name} {scores[name]:.4f}" for name in SCORES), flush=True)
-    if is_main:
-        (run.folder / "classes.json").write_text(json.dumps(names) + "\n", encoding="utf-8")
-        write_rows(log, list(rows.values()))
-        if run.log:
-            run.log.close()
-        write_run_report(run.folder)
-
-
-def open_sets(args: argparse.Namespace, seed: int) -> tuple[Splits, dict[int, SeriesSet]]:
+def open_sets(args: Namespace, seed: int) -> tuple[Splits, dict[int, SeriesSet]]:
     """The labelled series of a run, and the eval split of every year to test on."""
-    budget = {"num": args.num, "nclasses": args.nclasses, "seed": seed, "use_all": args.useall}
-    splits = open_labelled(args.datapath, args.year, regions=args.regions, leave_out=args.leave_out, **budget)
-    sites = [args.leave_out] if args.leave_out else args.regions
-    others = {year: open_eval(args.datapath, year, regions=sites, **budget) for year in args.years if year != args.year}
+    selection = Selection(args.num, args.nclasses, seed, args.useall, args.regions, args.leave_out)
+    splits = open_labelled(args.datapath, args.year, selection)
+    others = {year: open_eval(args.datapath, year, selection) for year in args.years if year != args.year}
     return splits, {year: others.get(year, splits.eval) for year in args.years}
 
 
-def notices(args: argparse.Namespace) -> None:
+def notices(args: Namespace) -> None:
     """Say which of the flags do nothing for which of the models."""
     for name in args.models:
-        model = build_estimator(name) if name in ESTIMATORS else build_model(name)
+        model = model_class(name)
         if args.use_doy and not model.uses_doy_flag:
             print(f"{name}: --use-doy changes nothing ({DOY_NOTICE})")
         if args.interp and not model.interpolates:
@@ -406,12 +270,12 @@ def main(argv: list[str] | None = None) -> list[Path]:
     for seed in args.seeds:
         with distributed.main_first(ranks):
             splits, sets = open_sets(args, seed)
-        num_labels = len(splits.train) + len(splits.valid)
+        recipe = recipe_of(args, len(splits.train) + len(splits.valid))
         if ranks.is_main:
             sizes = ", ".join(f"{name} {len(part):,}" for name, part in splits._asdict().items())
             print(f"seed {seed}: {sizes} series of {args.year} from {args.datapath}")
         for name in args.models:
-            run = (EstimatorRun if name in ESTIMATORS else Run)(args, name, seed, classmap, num_labels, ranks)
+            run = (EstimatorRun if name in ESTIMATORS else Run)(args, name, seed, recipe, classmap, ranks)
             seconds = None if args.eval else run.fit(splits)
             distributed.wait()
             if name in NETWORKS:

@@ -9,7 +9,6 @@ pre-training and from the shipped checkpoint, with few labels of US-sim.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import main_moco
 import main_tscls
@@ -38,7 +37,7 @@ def main() -> None:
         say(f"main_tscls.py {TRAINING} -l {LOGDIR} {' '.join(options)}")
         main_tscls.main([*TRAINING.split(), "-l", LOGDIR, *options])
     print(f"\nSTNet with 100 labels of simulated series, {time.monotonic() - start:.0f} s in all\n")
-    print(write_comparison(sorted(path for path in Path(LOGDIR).iterdir() if path.name[0] in "TF"), LOGDIR))
+    print(write_comparison(LOGDIR, LOGDIR))
     print(f"\nfigure: {LOGDIR}/comparison.png")
 
 

@@ -10,7 +10,6 @@ features of a series (0.5: cannot, 1: always can; a classifier two-sample test, 
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from datasets.catalog import open_unlabelled
 from datasets.errors import DataError
 from datasets.simulate import simulate
 from datasets.store import SeriesSet
+from utils.errors import exit_cleanly
 
 MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 MONTH_STARTS = np.array([32, 60, 91, 121, 152, 182, 213, 244, 274, 305, 335])
@@ -179,29 +179,23 @@ def _correlations(real: Observations, simulated: Observations) -> None:
     print(f"mean absolute difference {np.abs(difference).mean():.3f}")
 
 
-def main() -> int:
-    """The command line; returns the exit code."""
+@exit_cleanly(DataError)
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.realism", description=__doc__.split("\n")[0])
     parser.add_argument("--real", type=Path, required=True, help="data root with real series")
     parser.add_argument("--sim", type=Path, help="data root of US-sim (default: simulate a sample)")
     parser.add_argument("--year", type=int, default=2019)
     parser.add_argument("--num", type=int, help="simulated series to look at (default all, or 6000 of a sample)")
-    args = parser.parse_args()
-    try:
-        real = Observations(open_unlabelled(args.real, args.year))
-        if args.sim:
-            compare(real, Observations(open_unlabelled(args.sim, args.year, num=args.num)))
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                count = args.num or SAMPLE
-                root = simulate(Path(folder) / "US-sim", unlabelled=count, train=0, valid=0, evaluation=0,
-                                years=(args.year,))
-                compare(real, Observations(open_unlabelled(root, args.year)))
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    args = parser.parse_args(argv)
+    real = Observations(open_unlabelled(args.real, args.year))
+    if args.sim:
+        compare(real, Observations(open_unlabelled(args.sim, args.year, num=args.num)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = {"unlabelled": args.num or SAMPLE, "train": 0, "valid": 0, "evaluation": 0}
+        root = simulate(Path(folder) / "US-sim", **sizes, years=(args.year,))
+        compare(real, Observations(open_unlabelled(root, args.year)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

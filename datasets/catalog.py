@@ -28,6 +28,26 @@ class Splits(NamedTuple):
     eval: SeriesSet
 
 
+class Selection(NamedTuple):
+    """Which labelled series of a year: a budget of `num`, drawn by `seed`, of some sites.
+
+    `use_all` lifts the budget. `regions` keeps the series of these sites alone, `leave_out` takes a site from train and
+    valid and leaves eval nothing else; both come before the draw. `nclasses`: of the class map, without "Other".
+    """
+
+    num: int = 3000
+    nclasses: int = 20
+    seed: int = 111
+    use_all: bool = False
+    regions: Sequence[str] | None = None
+    leave_out: str | None = None
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether sites are chosen."""
+        return self.regions is not None or self.leave_out is not None
+
+
 class _Found(NamedTuple):
     """A split's series before the budget; `is_exact` where the file was made for this very budget and seed."""
 
@@ -35,34 +55,22 @@ class _Found(NamedTuple):
     is_exact: bool
 
 
-def open_labelled(
-    datapath: str | Path,
-    year: int | str,
-    *,
-    num: int = 3000,
-    nclasses: int = 20,
-    seed: int = 111,
-    use_all: bool = False,
-    regions: Sequence[str] | None = None,
-    leave_out: str | None = None,
-) -> Splits:
-    """Train, valid and eval series of a year, within a budget of `num` labelled series.
+def open_labelled(datapath: str | Path, year: int | str, selection: Selection) -> Splits:
+    """Train, valid and eval series of a year.
 
     A published file made for this budget and seed is used as it is. Otherwise train is drawn class-balanced and valid
-    in natural proportions, by the seed, from the largest pool there is. Eval is always whole; `use_all` lifts the
-    budget. `regions` keeps the series of these sites alone, `leave_out` takes a site from train and valid and leaves
-    eval nothing else; both come before the draw. DataError for what is missing and for a budget beyond the pool.
+    in natural proportions, by the seed, from the largest pool there is. Eval is always whole. DataError for what is
+    missing and for a budget beyond the pool.
     """
-    folder = _year_folder(datapath, year)
-    counts = None if use_all else budget.split_budget(num)
-    is_filtered = regions is not None or leave_out is not None
-    exact = None if use_all or is_filtered else (num, seed)
-    train, valid, evaluation = (_find_labelled(folder, split, nclasses, exact) for split in budget.LABELLED)
+    folder, seed = _year_folder(datapath, year), selection.seed
+    counts = None if selection.use_all else budget.split_budget(selection.num)
+    train, valid, evaluation = (_find_labelled(folder, split, selection) for split in budget.LABELLED)
     chosen = Splits(train.series, valid.series, evaluation.series)
-    if is_filtered:
-        chosen = Splits(*sites.restrict(chosen, regions, leave_out))
+    if selection.is_filtered:
+        chosen = Splits(*sites.restrict(chosen, selection.regions, selection.leave_out))
     if counts is not None and not train.is_exact:
-        drawn = budget.draw_balanced(chosen.train.labels, counts[0], nclasses + 1, seed, where=f"{folder}: train")
+        classes = selection.nclasses + 1
+        drawn = budget.draw_balanced(chosen.train.labels, counts[0], classes, seed, where=f"{folder}: train")
         chosen = chosen._replace(train=chosen.train.take(drawn))
     if counts is not None and not valid.is_exact:
         drawn = budget.draw_natural(len(chosen.valid), counts[1], seed, "valid", where=f"{folder}: valid")
@@ -72,21 +80,11 @@ def open_labelled(
     return chosen
 
 
-def open_eval(
-    datapath: str | Path,
-    year: int | str,
-    *,
-    num: int = 3000,
-    nclasses: int = 20,
-    seed: int = 111,
-    use_all: bool = False,
-    regions: Sequence[str] | None = None,
-) -> SeriesSet:
+def open_eval(datapath: str | Path, year: int | str, selection: Selection) -> SeriesSet:
     """The whole eval split of a year, as `open_labelled` finds it; train and valid need not be there."""
-    exact = None if use_all or regions is not None else (num, seed)
-    series = _find_labelled(_year_folder(datapath, year), "eval", nclasses, exact).series
-    if regions is not None:
-        (series,) = sites.restrict([series], regions)
+    series = _find_labelled(_year_folder(datapath, year), "eval", selection).series
+    if selection.is_filtered:
+        (series,) = sites.restrict([series], selection.regions, selection.leave_out)
     _log_source("eval", series)
     return series
 
@@ -125,26 +123,27 @@ def _year_folder(datapath: str | Path, year: int | str) -> Path:
     return folder
 
 
-def _find_labelled(folder: Path, split: str, nclasses: int, exact: tuple[int, int] | None) -> _Found:
-    """A split's series, their labels checked. `exact`: the budget and seed whose own file is preferred."""
+def _find_labelled(folder: Path, split: str, selection: Selection) -> _Found:
+    """A split's series, their labels checked; the file made for the selection's budget and seed is preferred."""
+    wants_exact = not (selection.use_all or selection.is_filtered)
     if (folder / split / "meta.json").is_file():
         found = _Found(SeriesSet.whole(Store.open(folder / split)), is_exact=False)
-    elif exact is not None and (file := _exact_file(folder, split, nclasses, *exact)).is_file():
+    elif wants_exact and (file := _exact_file(folder, split, selection)).is_file():
         found = _Found(SeriesSet.whole(published.npy_store(file)), is_exact=True)
     else:
-        found = _Found(SeriesSet.whole(_published_pool(folder, split, nclasses)), is_exact=False)
+        found = _Found(SeriesSet.whole(_published_pool(folder, split, selection.nclasses)), is_exact=False)
     source = found.series.store.source
     if found.series.labels is None:
         raise DataError(f"{source}: no labels; expected a class id for every {split} series")
-    checks.check_labels(found.series.labels, nclasses + 1, source)
+    checks.check_labels(found.series.labels, selection.nclasses + 1, source)
     return found
 
 
-def _exact_file(folder: Path, split: str, nclasses: int, num: int, seed: int) -> Path:
+def _exact_file(folder: Path, split: str, selection: Selection) -> Path:
     """The file made for a budget and seed. The eval file bears the count of valid, but holds the whole split."""
-    from_train, from_valid = budget.split_budget(num)
+    from_train, from_valid = budget.split_budget(selection.num)
     count = from_train if split == "train" else from_valid
-    return folder / "npy" / f"{split.capitalize()}_R{count}_Seed{seed}_Class{nclasses}.npy"
+    return folder / "npy" / f"{split.capitalize()}_R{count}_Seed{selection.seed}_Class{selection.nclasses}.npy"
 
 
 def _published_pool(folder: Path, split: str, nclasses: int) -> Store:

@@ -22,6 +22,7 @@ __all__ = [
     "build_estimator",
     "build_model",
     "canonical_name",
+    "model_class",
 ]
 
 _NETWORKS = {"stnet": STNet, "transformer": TransformerModel, "tempcnn": TempCNN, "lstm": LSTM, "ltae": LTAE}
@@ -34,6 +35,12 @@ def canonical_name(name: str) -> str:
     if name.lower() in NETWORKS + ESTIMATORS:
         return name.lower()
     raise ModelError(f"unknown model {name!r}: choose one of {', '.join(NETWORKS + ESTIMATORS)}")
+
+
+def model_class(name: str) -> type[Network] | type[SeriesEstimator]:
+    """The class behind a name, which tells what the model reads without one being built."""
+    name = canonical_name(name)
+    return SeriesEstimator if name in ESTIMATORS else _NETWORKS[name]
 
 
 def build_model(

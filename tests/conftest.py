@@ -1,4 +1,4 @@
-"""What several test files share: where the optional real data lies, and small data roots to train on."""
+"""What several test files share: optional real data and reference results, and small data roots to train on."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from tests.layout import write_published_root, write_root
 from utils import report
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the real sample data is not beside this checkout")
+SHARED = Path(__file__).resolve().parents[2] / "shared"  # not part of the project; tests that use it can be skipped
+needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="there is no optional sample data on this machine")
 
 
 @pytest.fixture(scope="session")

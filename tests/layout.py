@@ -78,7 +78,12 @@ def write_store(path: Path, labels: list[int] | None, count: int = 0, seed: int 
     generator = np.random.default_rng(seed)
     count = count if labels is None else len(labels)
     series = [make_series(generator) for _ in range(count)]
-    index = None if labels is None else {"label": labels, "region": [SITES[i % len(SITES)] for i in range(count)]}
+    return store_of(path, series, labels)
+
+
+def store_of(path: Path, series: list[np.ndarray], labels: list[int] | None) -> Store:
+    """A store of these arrays; with labels, it has the sites in turn."""
+    index = None if labels is None else {"label": labels, "region": [SITES[i % len(SITES)] for i in range(len(series))]}
     with StoreWriter(path) as writer:
         writer.append(
             np.concatenate([array[:, :10] for array in series]),
@@ -115,15 +120,7 @@ def long_series(labels: list[int], seed: int) -> list[np.ndarray]:
 
 def write_long_store(path: Path, count: int, seed: int, *, labelled: bool = True) -> None:
     labels = [i % CLASSES for i in range(count)]
-    series = long_series(labels, seed)
-    index = {"label": labels, "region": [SITES[i % len(SITES)] for i in range(count)]} if labelled else None
-    with StoreWriter(path) as writer:
-        writer.append(
-            np.concatenate([array[:, :10] for array in series]),
-            np.concatenate([array[:, -1] for array in series]),
-            [len(array) for array in series],
-            index,
-        )
+    store_of(path, long_series(labels, seed), labels if labelled else None)
 
 
 def write_root(root: Path) -> Path:

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pytest
 
-from datasets.catalog import open_classmap, open_eval, open_labelled, open_unlabelled
+from datasets.catalog import Selection, open_classmap, open_eval, open_labelled, open_unlabelled
 from datasets.classmap import CDL20, ClassMap, write_classmap
 from datasets.errors import DataError
 from datasets.store import Store
@@ -62,6 +62,10 @@ def published(tmp_path):
     return tmp_path
 
 
+def labelled(root, year=2019, **options):
+    return open_labelled(root, year, Selection(**options))
+
+
 def source_of(series):
     return series.store.source.rsplit("/", 1)[-1]
 
@@ -69,17 +73,17 @@ def source_of(series):
 # ---- our own stores
 
 def test_budget_from_stores(stores):
-    splits = open_labelled(stores, 2019, num=50)
+    splits = labelled(stores, num=50)
     assert [len(series) for series in splits] == [45, 5, 30]
     assert np.bincount(splits.train.labels).max() <= 4
-    again, other = open_labelled(stores, 2019, num=50), open_labelled(stores, 2019, num=50, seed=112)
+    again, other = labelled(stores, num=50), labelled(stores, num=50, seed=112)
     np.testing.assert_array_equal(splits.train.rows, again.train.rows)
     np.testing.assert_array_equal(splits.valid.rows, again.valid.rows)
     assert not np.array_equal(splits.train.rows, other.train.rows)
 
 
 def test_use_all_takes_everything(stores):
-    assert [len(series) for series in open_labelled(stores, "2019", num=10**6, use_all=True)] == [90, 20, 30]
+    assert [len(series) for series in open_labelled(stores, "2019", Selection(num=10**6, use_all=True))] == [90, 20, 30]
 
 
 def test_unlabelled(stores):
@@ -92,16 +96,17 @@ def test_unlabelled(stores):
 
 
 def test_regions(stores):
-    splits = open_labelled(stores, 2019, num=20, regions=["adams", "HARVEY"])
+    splits = labelled(stores, num=20, regions=["adams", "HARVEY"])
     assert [len(series) for series in splits] == [18, 2, 20]
     assert all(set(series.regions) <= {"Adams", "Harvey"} for series in splits)
-    assert set(open_eval(stores, 2019, regions=["haskell"]).regions) == {"Haskell"}
+    assert set(open_eval(stores, 2019, Selection(regions=["haskell"])).regions) == {"Haskell"}
 
 
 def test_leave_out(stores):
-    splits = open_labelled(stores, 2019, num=20, leave_out="adams")
+    splits = labelled(stores, num=20, leave_out="adams")
     assert {*splits.train.regions, *splits.valid.regions} == {"Harvey", "Haskell"}
     assert set(splits.eval.regions) == {"Adams"} and len(splits.eval) == 10
+    assert set(open_eval(stores, 2019, Selection(leave_out="adams")).regions) == {"Adams"}
 
 
 @pytest.mark.parametrize(
@@ -115,19 +120,19 @@ def test_leave_out(stores):
         ({"leave_out": "x"}, "unknown site 'x'; the data has Adams, Harvey, Haskell"),
         ({"regions": ["Adams"], "leave_out": "Harvey"}, "eval: none of its 30 series is left"),
         ({"year": 2031}, "2031: no such year; found 2019 in"),
-        ({"datapath": "/no/where"}, "/no/where: no such data folder; give one with --datapath"),
+        ({"root": "/no/where"}, "/no/where: no such data folder; give one with --datapath"),
     ],
 )
 def test_what_cannot_be(stores, options, words):
     with pytest.raises(DataError, match=words) as caught:
-        open_labelled(**({"datapath": stores, "year": 2019, "num": 20} | options))
+        labelled(**({"root": stores, "num": 20} | options))
     assert "\n" not in str(caught.value)
 
 
 def test_a_year_without_a_split(tmp_path):
     (tmp_path / "2019").mkdir()
     with pytest.raises(DataError, match="2019: no train series; expected a store train/, npy/Train_All.npy"):
-        open_labelled(tmp_path, 2019)
+        labelled(tmp_path)
     with pytest.raises(DataError, match="2019: no unlabelled series; expected a store unlabelled/"):
         open_unlabelled(tmp_path, 2019)
 
@@ -135,14 +140,14 @@ def test_a_year_without_a_split(tmp_path):
 def test_an_unlabelled_train_store(stores, tmp_path):
     write_store(tmp_path / "other" / "2019" / "train", None, count=3)
     with pytest.raises(DataError, match="no labels; expected a class id for every train series"):
-        open_labelled(tmp_path / "other", 2019)
+        labelled(tmp_path / "other")
 
 
 # ---- the published layout
 
 def test_the_file_of_the_budget_is_used_as_it_is(published, caplog):
     with caplog.at_level(logging.INFO, logger="datasets.catalog"):
-        splits = open_labelled(published, 2019, num=50)
+        splits = labelled(published, num=50)
     assert [source_of(series) for series in splits] == [
         f"{name}_Seed111_Class20.npy" for name in ("Train_R45", "Valid_R5", "Eval_R5")
     ]
@@ -153,34 +158,34 @@ def test_the_file_of_the_budget_is_used_as_it_is(published, caplog):
 
 def test_another_budget_or_seed_draws_from_the_largest_file(published):
     for options in ({"num": 40}, {"num": 50, "seed": 7}):
-        splits = open_labelled(published, 2019, **options)
+        splits = labelled(published, **options)
         assert [source_of(series)[:9] for series in splits] == ["Train_R90", "Valid_R10", "Eval_R10_"]
         assert len(splits.train) == int(0.9 * options["num"]) and len(splits.eval) == 30
-    assert len(open_labelled(published, 2019, use_all=True).train) == 90
+    assert len(labelled(published, use_all=True).train) == 90
 
 
 def test_the_smallest_seed_of_the_largest_files(published):
     save_split(published, "Train_R90_Seed9_Class20", 90)
     save_split(published, "Train_R99_Seed5_Class10", 99)
-    assert source_of(open_labelled(published, 2019, num=40).train) == "Train_R90_Seed9_Class20.npy"
+    assert source_of(labelled(published, num=40).train) == "Train_R90_Seed9_Class20.npy"
 
 
 def test_the_file_of_all_comes_before_the_drawn_ones(published):
     for split, count in (("Train", 120), ("Valid", 25), ("Eval", 35)):
         save_split(published, f"{split}_All", count)
-    assert [len(s) for s in open_labelled(published, 2019, num=50)] == [45, 5, 30]  # but not before the exact one
-    assert [len(s) for s in open_labelled(published, 2019, num=60)] == [54, 6, 35]
-    assert [len(s) for s in open_labelled(published, 2019, use_all=True)] == [120, 25, 35]
+    assert [len(s) for s in labelled(published, num=50)] == [45, 5, 30]  # but not before the exact one
+    assert [len(s) for s in labelled(published, num=60)] == [54, 6, 35]
+    assert [len(s) for s in labelled(published, use_all=True)] == [120, 25, 35]
 
 
 def test_tables_with_series_files_come_before_drawn_files(published):
     year = published / "2019"
     series = series_of(100)
     table = save_table(year / "train.csv", series, [i % 7 for i in range(100)], empty_first=False)
-    assert source_of(open_labelled(published, 2019, num=40).train).startswith("Train_R90")
+    assert source_of(labelled(published, num=40).train).startswith("Train_R90")
     for array, region, number in zip(series, table["region"], table["id"], strict=True):
         save_series_csv(year / region / f"{number}.csv", array)
-    splits = open_labelled(published, 2019, num=40)
+    splits = labelled(published, num=40)
     assert source_of(splits.train) == "train.csv" and len(splits.train.store) == 100
     assert set(splits.train.regions) == set(SITES)
 
@@ -188,12 +193,12 @@ def test_tables_with_series_files_come_before_drawn_files(published):
 def test_labels_beyond_the_classes_name_the_file(published):
     save_split(published, "Train_R45_Seed111_Class20", 45, classes=23)
     with pytest.raises(DataError, match="Train_R45_Seed111_Class20.npy: series 21 has label 21; .* from 0 to 20"):
-        open_labelled(published, 2019, num=50)
+        labelled(published, num=50)
 
 
 def test_sites_need_regions(published):
     with pytest.raises(DataError, match="Train_R90.*the sites of its series are not known"):
-        open_labelled(published, 2019, num=20, regions=["Adams"])
+        labelled(published, num=20, regions=["Adams"])
 
 
 def test_unlabelled_sources_in_order(published):
@@ -210,13 +215,14 @@ def test_unlabelled_sources_in_order(published):
 
 def test_eval_alone(tmp_path):
     save_split(tmp_path, "Eval_R20_Seed111_Class20", 30)
-    assert len(open_eval(tmp_path, 2019, num=200)) == len(open_eval(tmp_path, 2019, num=77, seed=1)) == 30
+    for selection in (Selection(num=200), Selection(num=77, seed=1)):
+        assert len(open_eval(tmp_path, 2019, selection)) == 30
 
 
 @needs_shared
 @pytest.mark.parametrize(("num", "seed"), [(200, 111), (50, 222), (100, 333)])
 def test_real_budgets(num, seed):
-    splits = open_labelled(TOY, 2019, num=num, seed=seed)
+    splits = labelled(TOY, num=num, seed=seed)
     assert [len(series) for series in splits] == [num * 9 // 10, num // 10, 100]
     for series in splits:
         series.store.validate(num_classes=open_classmap(TOY).num_classes)
@@ -224,10 +230,10 @@ def test_real_budgets(num, seed):
 
 @needs_shared
 def test_real_sites_and_unlabelled_series():
-    splits = open_labelled(TOY, 2019, num=50, leave_out="Randolph")
+    splits = labelled(TOY, num=50, leave_out="Randolph")
     assert set(splits.eval.regions) == {"Randolph"} and "Randolph" not in splits.train.regions
     with pytest.raises(DataError, match="there are 180; give a smaller -n or --useall"):
-        open_labelled(TOY, 2019)
+        labelled(TOY)
     assert isinstance(open_unlabelled(TOY, 2019).store, Store) and len(open_unlabelled(TOY, 2019)) == 300
 
 

@@ -13,6 +13,7 @@ from datasets.store import Store
 from models import ESTIMATORS
 from tests.layout import CLASSES
 from tests.runs import calls_of, checkpoint, column, pretrain, rows, train
+from utils import inputs
 from utils.metrics import SCORES
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -90,7 +91,7 @@ def test_another_number_of_classes(data_root, tmp_path):
 def test_interpolation_is_for_those_that_read_a_place_as_a_day(
     data_root, tmp_path, monkeypatch, capsys, model, flags, method, word
 ):
-    seen = calls_of(main_tscls, "model_input", monkeypatch)
+    seen = calls_of(inputs, "model_input", monkeypatch)
     folder = train(data_root, tmp_path, *flags, model=model)
     assert {call[1:3] for call in seen} == {(20, method)} and f"_R50_{word}_2019_" in folder.name
     told = f"{model}: --interp is not for it" in capsys.readouterr().out
@@ -116,7 +117,7 @@ def test_seeds_are_runs_of_their_own(data_root, tmp_path, capsys, monkeypatch):
     folders = sorted(path for path in tmp_path.iterdir() if path.is_dir())
     assert [folder.name for folder in folders] == [f"T_STNet_R50_RC_2019_Seed{seed}" for seed in (7, 8, 9)]
     assert len({tuple(column(folder, "train_loss")) for folder in folders}) == 3
-    assert [seed for call in drawn for seed in (7, 8, 9) if seed in call] == [7, 8, 9]  # of the label budget too
+    assert [selection.seed for *_, selection in drawn] == [7, 8, 9]  # of the label budget too
     scores = [column(folder, "oa", "testlog.csv")[0] for folder in folders]
     (summary,) = pd.read_csv(tmp_path / "comparison.csv").to_dict("records")
     assert summary["runs"] == 3 and summary["oa_mean"] == pytest.approx(np.mean(scores))

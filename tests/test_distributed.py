@@ -22,7 +22,7 @@ import main_tscls
 from moco.builder import MoCo
 from models import build_model
 from tests.runs import SMALL, checkpoint, column, pretrain, rows, same, train, weights
-from utils import distributed, report
+from utils import distributed, inputs, report
 from utils.distributed import Ranks
 from utils.errors import UsageError
 
@@ -157,7 +157,7 @@ JOBS = (collectives, steps, pretraining, training, evaluation, estimators)
 def work(rank: int, folder: Path, ports: list[int]) -> None:
     torch.set_num_threads(1)
     report._pictures = lambda: False
-    main_tscls.EVAL_BATCH = 7  # no two ranks can share it equally
+    inputs.EVAL_BATCH = 7  # no two ranks can share it equally
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1"}
     os.environ.update({name: str(value) for name, value in place.items()})
     for job, port in zip(JOBS, ports, strict=True):

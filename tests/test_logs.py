@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 
 from utils import logs
@@ -83,12 +84,33 @@ def test_rows_survive_a_failing_write(tmp_path, monkeypatch):
     path = tmp_path / "trainlog.csv"
     write_rows(path, [row(0)])
     before = path.read_bytes()
-    with pytest.raises(ValueError):
-        write_rows(path, [row(0), {"another": 1}])
+    with pytest.raises(UnicodeEncodeError):
+        write_rows(path, [row(0), {"epoch": "\ud800"}])
     assert path.read_bytes() == before
     write_rows(path, [row(0), row(1)])
     assert [r["epoch"] for r in read_rows(path)] == ["0", "1"]
     assert [file.name for file in tmp_path.iterdir()] == ["trainlog.csv"]
+
+
+def test_resuming_a_log_of_other_columns(tmp_path):
+    """Of an earlier version, say: every row keeps what it has, under the right name."""
+    (tmp_path / "trainlog.csv").write_text("epoch,train_loss,speed\n0,2.5,70\n1,2\n2,1.5,70,8\n")
+    log = RunLog(tmp_path, {}, resume_epoch=3)
+    log.epoch(row(3))
+    log.close()
+    lines = (tmp_path / "trainlog.csv").read_text().splitlines()
+    assert lines[0] == "epoch,train_loss,speed,lr,valid_loss"
+    assert lines[1:] == ["0,2.5,70,,", "1,2,,,", "2,1.5,70,,", "3,0.5,,0.001,1"]
+    table = pd.read_csv(tmp_path / "trainlog.csv")
+    assert table["train_loss"].tolist() == [2.5, 2, 1.5, 0.5] and table["valid_loss"].count() == 1
+
+
+@pytest.mark.parametrize("text", ["step,loss\n0,1\n", "epoch,loss\nlast,1\n", "loss,epoch\n1\n"])
+def test_a_log_without_epochs_is_not_gone_on_with(tmp_path, text):
+    (tmp_path / "trainlog.csv").write_text(text)
+    with pytest.raises(UsageError, match="trainlog.csv: a row has no number in the column 'epoch'"):
+        RunLog(tmp_path, {}, resume_epoch=1)
+    assert (tmp_path / "trainlog.csv").read_text() == text and not (tmp_path / "args.json").exists()
 
 
 def test_no_log_has_no_rows(tmp_path):

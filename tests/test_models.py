@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from models import ESTIMATORS, NETWORKS, ModelError, build_model, canonical_name
+from models import ESTIMATORS, NETWORKS, ModelError, build_estimator, build_model, canonical_name, model_class
 from tests.conftest import SHARED, needs_shared
 
 LENGTH = 12
@@ -261,6 +261,13 @@ def test_names_in_any_case_and_the_known_ones_listed():
     with pytest.raises(ModelError) as error:
         canonical_name("resnet")
     assert str(error.value) == f"unknown model 'resnet': choose one of {', '.join(NETWORKS + ESTIMATORS)}"
+
+
+def test_classes_by_name():
+    assert all(type(small(name)) is model_class(name) for name in NETWORKS)
+    assert all(type(build_estimator(name)) is model_class(name.upper()) for name in ESTIMATORS)
+    with pytest.raises(ModelError, match="unknown model 'resnet'"):
+        model_class("resnet")
 
 
 def test_estimators_are_no_networks():

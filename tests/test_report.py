@@ -255,6 +255,24 @@ def test_nothing_there(tmp_path, name, message, capsys):
     assert ended.value.code == 2 and message in error and error.count("\n") == 1
 
 
+def test_runs_that_were_moved_away_do_not_count(tmp_path):
+    """The newest keeps the name; the earlier ones count where they are asked for."""
+    newest, moved = write_run(tmp_path / "T_a_Seed1", oa=(0.8,)), write_run(tmp_path / "T_a_Seed1.1", oa=(0.2,))
+    (moved.with_name("T_a_Seed1.2")).mkdir()
+    (moved.with_name("T_a_Seed1.2") / "args.json").write_text("{")  # stopped, and damaged
+    other = write_run(tmp_path / "T_b_Seed1.1")  # there is no T_b_Seed1
+    assert run_folders(tmp_path) == [newest, other]
+    assert run_folders([tmp_path, moved]) == [newest, other, moved]
+    summary = summarise(results(read_runs([tmp_path])))
+    assert summary["runs"].sum() == 2 and summary["oa_mean"].min() == 0.8
+
+
+def test_a_suffix_that_looks_like_a_moved_run(tmp_path):
+    names = {"T_a_v1": "v1", "T_a_v1.5": "v1.5", "T_a_v1.5.1": "v1.5", "T_a_v1.1": "v1"}
+    folders = [write_run(tmp_path / name, suffix=suffix) for name, suffix in names.items()]
+    assert run_folders(tmp_path) == folders[:2]
+
+
 def test_run_folder_given_twice_counts_once(tmp_path):
     folder = write_run(tmp_path / "T_a")
     assert run_folders([tmp_path, folder]) == [folder]

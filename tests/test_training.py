@@ -13,6 +13,7 @@ import torch
 import main_tscls
 from datasets.store import Store
 from tests.runs import calls_of, checkpoint, column, pretrain, rows, same, train, weights
+from utils import inputs, testing
 from utils.metrics import SCORES
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -76,6 +77,14 @@ def test_a_checkpoint_tells_what_it_is(plain):
     assert saved["length_method"] == "rc" and saved["normalisation"]["scale"] == 1e-4
     losses = column(plain, "valid_loss")
     assert saved["epoch"] == int(np.argmin(losses)) and saved["val_loss_min"] == pytest.approx(min(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["auto", "published"])
+def test_the_end_of_training_is_said_without_a_terminal(data_root, tmp_path, capsys, recipe):
+    folder = train(data_root, tmp_path, "-e", 2, "--recipe", recipe)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "epochs" in line]
+    assert line.startswith(f"{folder.name}: 2 of 2 epochs: loss {column(folder, 'train_loss')[-1]:.4f}, ")
+    assert ("held out: loss" in line) == (recipe == "published")
 
 
 def test_the_published_recipe_stops_when_validation_gets_no_better(data_root, tmp_path):
@@ -182,9 +191,9 @@ def test_the_temporal_shift_is_for_training_alone(data_root, tmp_path, monkeypat
 
 def test_predictions_are_averaged_over_draws_and_sum_to_one(data_root, tmp_path, monkeypatch):
     draws = recipe_of(train(data_root, tmp_path, "--rc"))["draws"]
-    inputs, scored = (calls_of(main_tscls, name, monkeypatch) for name in ("model_input", "score"))
+    made, scored = calls_of(inputs, "model_input", monkeypatch), calls_of(testing, "score", monkeypatch)
     train(data_root, tmp_path, "--rc", "--eval")
-    assert len(inputs) == draws > 1 and len(scored) == 1
+    assert len(made) == draws > 1 and len(scored) == 1
     probability = scored[0][0].exp()
     assert probability.shape == (30, 21)
     torch.testing.assert_close(probability.sum(1), torch.ones(30))

@@ -39,7 +39,8 @@ def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
 def load_checkpoint(path: str | Path) -> dict:
     """Read a checkpoint, ours or a published one, on the CPU; tensors, numbers and strings only.
 
-    The published classifier files also hold their loss module: ``nn.CrossEntropyLoss`` is the one class admitted.
+    The published classifier files also hold their loss module: ``nn.CrossEntropyLoss`` is the one class admitted, and
+    ``set``, which is inside it and which torch 2.4 does not admit by itself.
 
     Raises:
         CheckpointError: no such file, not a checkpoint, or one that holds other objects.
@@ -47,7 +48,7 @@ def load_checkpoint(path: str | Path) -> dict:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; give the model_best.pth of a run folder")
-    torch.serialization.add_safe_globals([nn.CrossEntropyLoss])
+    torch.serialization.add_safe_globals([nn.CrossEntropyLoss, set])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about pickles of other programs: these are refused below

@@ -6,9 +6,11 @@ import csv
 import itertools
 import json
 import shutil
+from argparse import Namespace
 from pathlib import Path
 
 from utils.errors import UsageError
+from utils.recipe import Recipe
 
 
 class RunLog:
@@ -28,8 +30,8 @@ class RunLog:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{self.folder}: cannot be written ({error.strerror}); give another --logdir") from None
+        self.rows = [] if resume_epoch is None else rows_before(resume_epoch, self.folder / "trainlog.csv")
         self.write_json("args.json", args)
-        self.rows = [row for row in read_rows(self.folder / "trainlog.csv") if int(row["epoch"]) < (resume_epoch or 0)]
         self.writer = SummaryWriter(str(self.folder))
 
     def epoch(self, row: dict) -> None:
@@ -51,6 +53,20 @@ class RunLog:
 
     def close(self) -> None:
         self.writer.close()
+
+
+def run_arguments(args: Namespace, name: str, seed: int, recipe: Recipe) -> dict:
+    """What args.json keeps of a training run: the command line, and what it came to."""
+    return {**vars(args), "model": name, "seed": seed, "recipe_used": vars(recipe)}
+
+
+def rows_before(epoch: int, path: Path) -> list[dict]:
+    """The rows of a trainlog.csv up to an epoch; UsageError for one that does not number its epochs."""
+    rows = read_rows(path)
+    try:
+        return [row for row in rows if int(row["epoch"]) < epoch]
+    except (KeyError, TypeError, ValueError):
+        raise UsageError(f"{path}: a row has no number in the column 'epoch'; move it away to go on here") from None
 
 
 def make_way(folder: Path, same: dict | None) -> None:
@@ -75,14 +91,16 @@ def read_rows(path: Path) -> list[dict]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        rows = list(csv.DictReader(file))
+    return [{name: cell for name, cell in row.items() if name is not None} for row in rows]  # None: more than columns
 
 
 def write_rows(path: Path, rows: list[dict]) -> None:
-    """Replace a CSV log, whole or not at all."""
+    """Replace a CSV log, whole or not at all; it gets the columns of all rows, empty where a row has no such value."""
+    columns = dict.fromkeys(name for row in rows for name in row)  # a set that keeps their order
     partial = path.with_name(path.name + ".part")
     with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
+        writer = csv.DictWriter(file, fieldnames=list(columns))
         writer.writeheader()
         writer.writerows(rows)
     partial.replace(path)

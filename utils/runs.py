@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ class Run(NamedTuple):
 def run_folders(where: str | Path | Sequence[str | Path]) -> list[Path]:
     """The run folders among and directly below the given folders, sorted by name within each.
 
+    NAME.1, NAME.2 … that an earlier run of NAME was moved to do not count, unless they are given themselves.
+
     Raises:
         UsageError: a folder that is not there, or no run folder at all.
     """
@@ -38,8 +41,8 @@ def run_folders(where: str | Path | Sequence[str | Path]) -> list[Path]:
     for place in places:
         if not place.is_dir():
             raise UsageError(f"{place}: no such folder; give the --logdir of a training or a run folder in it")
-        candidates = [place] if _is_run(place) else sorted(place.iterdir())
-        folders.update(dict.fromkeys(folder for folder in candidates if _is_run(folder)))
+        below = (folder for folder in sorted(place.iterdir()) if _is_run(folder) and not _is_moved(folder))
+        folders.update(dict.fromkeys([place] if _is_run(place) else below))
     if not folders:
         raise UsageError(f"no run in {', '.join(map(str, places))}: expected run folders with {' or '.join(LOGS)}")
     return list(folders)
@@ -47,6 +50,18 @@ def run_folders(where: str | Path | Sequence[str | Path]) -> list[Path]:
 
 def _is_run(folder: Path) -> bool:
     return any((folder / name).is_file() for name in LOGS)
+
+
+def _is_moved(folder: Path) -> bool:
+    """Whether utils.logs.make_way moved this run here; a --suffix may end in the same way, but stands in args.json."""
+    match = re.fullmatch(r"(.+)\.\d+", folder.name)
+    if match is None or not _is_run(folder.with_name(match[1])):
+        return False
+    try:
+        suffix = json.loads((folder / "args.json").read_text(encoding="utf-8")).get("suffix")
+    except (OSError, ValueError, AttributeError):
+        return True
+    return not (suffix and folder.name.endswith(f"_{suffix}"))
 
 
 def is_pretraining(folder: Path) -> bool:
