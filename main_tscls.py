@@ -154,6 +154,8 @@ class Run:
     def fit(self, splits: Splits) -> float:
         """Train, watching the valid split unless the recipe trains on it too; returns the seconds it took."""
         args, ranks, recipe, start = self.args, self.ranks, self.recipe, time.monotonic()
+        if recipe.batchsize < 2 * ranks.count:
+            raise UsageError(f"-b {recipe.batchsize}: {ranks.count} ranks need at least 2 series each in a batch")
         trained_on = splits.train if recipe.patience else join((splits.train, splits.valid))
         inputs = Inputs(args, self.method, trained_on, ranks)
         valid = Inputs(args, self.method, splits.valid, ranks) if recipe.patience else None
@@ -173,8 +175,6 @@ class Run:
         kept = run_arguments(args, self.network.arguments["name"], self.seed, recipe)
         self.log = RunLog(self.folder, kept, again=True) if ranks.is_main else None
         best, not_improved = math.inf, 0
-        if recipe.batchsize < 2 * ranks.count:
-            raise UsageError(f"-b {recipe.batchsize}: {ranks.count} ranks need at least 2 series each in a batch")
         progress = Progress(self.folder.name, recipe.epochs, ranks.is_main)
         for epoch in progress:
             self.last_epoch = epoch

@@ -1,7 +1,7 @@
 """The label budget: which series are used when only N labelled ones may be.
 
-Of N, int(0.9 N) come from train, balanced over the classes, and the rest from valid in natural proportions
-(SITS-MoCo, experimental setup). Every draw has a random stream of its own, given by the seed and the split.
+Of N, int(0.9 N) come from train, no class giving more than 2 N / classes, and the rest from valid in natural
+proportions (SITS-MoCo, experimental setup). Every draw has a random stream of its own, given by the seed and the split.
 """
 
 from __future__ import annotations
@@ -27,30 +27,31 @@ def split_budget(num: int) -> tuple[int, int]:
     return from_train, num - from_train
 
 
-def draw_balanced(labels: np.ndarray, count: int, num_classes: int, seed: int, *, where: str = "train") -> np.ndarray:
-    """Positions, sorted, of `count` series drawn in turn from every class.
+def class_limit(num: int, num_classes: int) -> int:
+    """Series that one class may give to the train draw of a budget of `num`, "Other" being one of `num_classes`.
 
-    Round after round each class, in a seeded order, gives one series, so rare classes are used up and no class gives
-    more than 2·count/num_classes (at least 1), num_classes being the outputs, "Other" included. Where that cannot
-    make up the count, the rest is drawn at random from what is left, with a warning.
+    Twice an equal share: classes keep an order of how common they are, and none fills the draw.
+    """
+    return max(1, 2 * num // num_classes)
+
+
+def draw_balanced(labels: np.ndarray, count: int, limit: int, seed: int, *, where: str = "train") -> np.ndarray:
+    """Positions, sorted, of `count` series drawn with equal chance, but at most `limit` of a class.
+
+    Where that cannot make up the count, the rest is drawn from what is left, with a warning.
     """
     _check_available(count, len(labels), where)
     if count == len(labels):
         return np.arange(count)
-    generator = _stream(seed, "train")
-    shuffled = generator.permutation(len(labels))
-    place_of_class = generator.permutation(num_classes)
-    rounds = _occurrence(labels[shuffled])
-    in_turn = np.lexsort((place_of_class[labels[shuffled]], rounds))
-    limit = max(1, 2 * count // num_classes)
-    capped, left = in_turn[rounds[in_turn] < limit], in_turn[rounds[in_turn] >= limit]
-    if len(capped) < count:
+    shuffled = _stream(seed, "train").permutation(len(labels))
+    is_within = _occurrence(labels[shuffled]) < limit
+    if is_within.sum() < count:
         _warn_once(
-            f"{where}: only {len(capped)} of {count} series can be drawn with at most {limit} of a class;"
+            f"{where}: only {is_within.sum()} of {count} series can be drawn with at most {limit} of a class;"
             " the rest are drawn from the commoner classes"
         )
-        capped = np.concatenate([capped, generator.permutation(left)])
-    return np.sort(shuffled[capped[:count]])
+    in_turn = np.concatenate([shuffled[is_within], shuffled[~is_within]])
+    return np.sort(in_turn[:count])
 
 
 def draw_natural(available: int, count: int, seed: int, split: str, *, where: str | None = None) -> np.ndarray:

@@ -58,9 +58,9 @@ class _Found(NamedTuple):
 def open_labelled(datapath: str | Path, year: int | str, selection: Selection) -> Splits:
     """Train, valid and eval series of a year.
 
-    A published file made for this budget and seed is used as it is. Otherwise train is drawn class-balanced and valid
-    in natural proportions, by the seed, from the largest pool there is. Eval is always whole. DataError for what is
-    missing and for a budget beyond the pool.
+    A published file made for this budget and seed is used as it is. Otherwise train is drawn with a limit for each
+    class and valid in natural proportions, by the seed, from the largest pool there is. Eval is always whole.
+    DataError for what is missing and for a budget beyond the pool.
     """
     folder, seed = _year_folder(datapath, year), selection.seed
     counts = None if selection.use_all else budget.split_budget(selection.num)
@@ -69,8 +69,8 @@ def open_labelled(datapath: str | Path, year: int | str, selection: Selection) -
     if selection.is_filtered:
         chosen = Splits(*sites.restrict(chosen, selection.regions, selection.leave_out))
     if counts is not None and not train.is_exact:
-        classes = selection.nclasses + 1
-        drawn = budget.draw_balanced(chosen.train.labels, counts[0], classes, seed, where=f"{folder}: train")
+        limit = budget.class_limit(selection.num, selection.nclasses + 1)
+        drawn = budget.draw_balanced(chosen.train.labels, counts[0], limit, seed, where=f"{folder}: train")
         chosen = chosen._replace(train=chosen.train.take(drawn))
     if counts is not None and not valid.is_exact:
         drawn = budget.draw_natural(len(chosen.valid), counts[1], seed, "valid", where=f"{folder}: valid")
