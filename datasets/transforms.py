@@ -1,8 +1,9 @@
 """From ragged series to model input, a whole batch at a time (Xu et al. 2024, the data and method sections).
 
-Every function is pure, works on any device, draws its randomness from the generator it is given, and holds no Python
-loop over series or observations. Values are surface reflectance until ``model_input`` standardises them: linear
-interpolation, rolling and subsampling commute with standardising, and noise is scaled by the standard deviations.
+Every function is pure, works on any device, draws its randomness from the generator it is given (or takes numbers drawn
+before in its place, see datasets/draws.py), and holds no Python loop over series or observations. Values are surface
+reflectance until ``model_input`` standardises them: linear interpolation, rolling and subsampling commute with
+standardising, and noise is scaled by the standard deviations.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from datasets.bands import (
     BLUE,
@@ -28,6 +29,7 @@ from datasets.bands import (
     SWIR1,
     SWIR2,
 )
+from datasets.draws import Source, normal, uniform
 
 SHIFT_PROBABILITY, SHIFT_SCALE, SHIFT_STEPS = 0.5, 0.3, 6  # at most 6 observations, 30 days at 5 days each
 LENGTH_METHODS = ("pad", "rc", "interp")
@@ -68,8 +70,13 @@ def reflectance(dn: Tensor) -> Tensor:
     return dn.float() * DN_SCALE
 
 
-@lru_cache(maxsize=8)
+@torch.compiler.assume_constant_result  # or else each compiled call would copy them to the device
 def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    return _copied_once(device)
+
+
+@lru_cache(maxsize=8)
+def _copied_once(device: torch.device) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(MEAN).to(device), torch.from_numpy(STD).to(device)
 
 
@@ -105,11 +112,11 @@ def take(series: Series, positions: Tensor, length: Tensor) -> Series:
 # -- augmentation ------------------------------------------------------------------------------------------------------
 
 
-def temporal_shift(series: Series, generator: Generator, probability: float = SHIFT_PROBABILITY) -> Series:
+def temporal_shift(series: Series, generator: Source, probability: float = SHIFT_PROBABILITY) -> Series:
     """Roll the values, not the days, along time: by trunc(clip(0.3 N(0, 1), -1, 1) * 6) observations."""
     device, (count, width) = series.doy.device, series.doy.shape
-    shifted = torch.rand(count, device=device, generator=generator) < probability
-    draw = torch.randn(count, device=device, generator=generator).mul(SHIFT_SCALE).clamp(-1, 1)
+    shifted = uniform((count,), device, generator) < probability
+    draw = normal((count,), device, generator).mul(SHIFT_SCALE).clamp(-1, 1)
     steps = (draw * SHIFT_STEPS).trunc().long() * shifted
     time = torch.arange(width, device=device)
     source = torch.remainder(time - steps[:, None], series.length[:, None])  # (B, L)
@@ -118,22 +125,22 @@ def temporal_shift(series: Series, generator: Generator, probability: float = SH
     return series._replace(values=values)
 
 
-def spectral_noise(series: Series, generator: Generator, probability: float = 0.15, scale: float = 0.5) -> Series:
+def spectral_noise(series: Series, generator: Source, probability: float = 0.15, scale: float = 0.5) -> Series:
     """Darken or brighten some observations: each with ``probability``, half by -|n| and half by +|n| in each band.
 
     n is N(0, scale^2) in units of the band's standard deviation.
     """
     values, device = series.values, series.doy.device
-    draw = torch.rand(series.doy.shape, device=device, generator=generator)
+    draw = uniform(series.doy.shape, device, generator)
     sign = (draw < probability / 2).float() - ((draw >= probability / 2) & (draw < probability)).float()
-    noise = torch.randn(values.shape, device=device, generator=generator).abs_().mul_(scale)
+    noise = normal(values.shape, device, generator).abs().mul_(scale)
     noise *= _statistics(device)[1] * (sign * real_observations(series))[..., None]
     return series._replace(values=values + noise)
 
 
-def remove(series: Series, generator: Generator, probability: float = 0.15) -> Series:
+def remove(series: Series, generator: Source, probability: float = 0.15) -> Series:
     """Drop each observation with ``probability``; at least one is kept, and those kept keep their order."""
-    draw = torch.rand(series.doy.shape, device=series.doy.device, generator=generator)
+    draw = uniform(series.doy.shape, series.doy.device, generator)
     draw = draw.masked_fill(~real_observations(series), -1)
     kept = (draw >= probability) | (draw == draw.amax(1, keepdim=True))
     positions = (~kept).byte().sort(dim=1, stable=True).indices
@@ -143,24 +150,24 @@ def remove(series: Series, generator: Generator, probability: float = 0.15) -> S
 # -- to length S -------------------------------------------------------------------------------------------------------
 
 
-def without_replacement(length: Tensor, width: int, size: int, generator: Generator) -> Tensor:
+def without_replacement(length: Tensor, width: int, size: int, generator: Source) -> Tensor:
     """Sorted positions (B, size) of a random subset of each series' observations.
 
     ``length`` (B,), ``width`` the padded length, at least ``size``. Padding is drawn only once a series is used up.
     """
-    draw = torch.rand(len(length), width, device=length.device, generator=generator)
-    draw += torch.arange(width, device=length.device) >= length[:, None]
+    padding = torch.arange(width, device=length.device) >= length[:, None]
+    draw = uniform((len(length), width), length.device, generator) + padding
     chosen = draw.topk(size, dim=1, largest=False, sorted=False).indices
     return chosen.sort(dim=1).values
 
 
-def with_replacement(length: Tensor, size: int, generator: Generator) -> Tensor:
+def with_replacement(length: Tensor, size: int, generator: Source) -> Tensor:
     """Sorted positions (B, size), each drawn from all observations of its series."""
-    draw = torch.rand(len(length), size, device=length.device, generator=generator)
+    draw = uniform((len(length), size), length.device, generator)
     return (draw * length[:, None]).long().minimum(length[:, None] - 1).sort(dim=1).values
 
 
-def random_choice(series: Series, size: int, generator: Generator) -> Series:
+def random_choice(series: Series, size: int, generator: Source) -> Series:
     """``size`` observations of each series at random, in order; with replacement where there are fewer (``--rc``)."""
     width = series.doy.shape[1]
     positions = with_replacement(series.length, size, generator)
@@ -170,7 +177,7 @@ def random_choice(series: Series, size: int, generator: Generator) -> Series:
     return take(series, positions, torch.full_like(series.length, size))
 
 
-def pad(series: Series, size: int, generator: Generator) -> Series:
+def pad(series: Series, size: int, generator: Source) -> Series:
     """Copy a series of up to ``size`` observations and pad it; of a longer one take a sorted random subset."""
     width = series.doy.shape[1]
     if width <= size:
@@ -198,7 +205,7 @@ def interpolate(series: Series, size: int) -> Series:
     return Series(low + share * (high - low), days, torch.full_like(series.length, size))
 
 
-def to_length(series: Series, size: int, method: str, generator: Generator) -> Series:
+def to_length(series: Series, size: int, method: str, generator: Source) -> Series:
     """Every series to ``size`` observations, by one of LENGTH_METHODS."""
     if method == "pad":
         return pad(series, size, generator)
@@ -209,7 +216,7 @@ def to_length(series: Series, size: int, method: str, generator: Generator) -> S
     raise ValueError(f"unknown way to length {method!r}; expected one of {', '.join(LENGTH_METHODS)}")
 
 
-def model_input(series: Series, size: int, method: str, generator: Generator) -> ModelInput:
+def model_input(series: Series, size: int, method: str, generator: Source) -> ModelInput:
     """Series of any length -> model input of length ``size``, by one of LENGTH_METHODS."""
     fitted = to_length(series, size, method, generator)
     if method != "pad":  # nothing is padded: no mask, so that attention kernels which take none can be used

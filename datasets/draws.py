@@ -1,0 +1,55 @@
+"""The random numbers of transforms: drawn where they are used, or all of them beforehand.
+
+torch.compile cannot follow a torch.Generator. So that a transform can be compiled all the same, ``plan`` finds out once
+which numbers it draws for a shape of batch, ``draw_all`` draws them by the same calls of the generator, and the
+transform takes them, in the generator's place, from ``handing_out`` them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Kind = Callable[..., Tensor]  # torch.rand or torch.randn
+Source = torch.Generator | Callable[[Kind, Sequence[int], torch.device], Tensor]
+
+
+def uniform(shape: Sequence[int], device: torch.device, source: Source) -> Tensor:
+    """Numbers from [0, 1)."""
+    return _draw(torch.rand, shape, device, source)
+
+
+def normal(shape: Sequence[int], device: torch.device, source: Source) -> Tensor:
+    """Numbers from N(0, 1)."""
+    return _draw(torch.randn, shape, device, source)
+
+
+def _draw(kind: Kind, shape: Sequence[int], device: torch.device, source: Source) -> Tensor:
+    if isinstance(source, torch.Generator):
+        return kind(shape, device=device, generator=source)
+    return source(kind, shape, device)
+
+
+def plan(transform: Callable[[Source], object]) -> list[tuple[Kind, Sequence[int]]]:
+    """The draws of a transform, in their order; run it on the meta device, and it computes nothing."""
+    draws = []
+
+    def note(kind: Kind, shape: Sequence[int], device: torch.device) -> Tensor:
+        draws.append((kind, shape))
+        return kind(shape, device=device)
+
+    transform(note)
+    return draws
+
+
+def draw_all(draws: list[tuple[Kind, Sequence[int]]], device: torch.device, generator: torch.Generator) -> list[Tensor]:
+    """The numbers that a transform with this plan would draw."""
+    return [kind(shape, device=device, generator=generator) for kind, shape in draws]
+
+
+def handing_out(numbers: list[Tensor]) -> Source:
+    """A source that hands out numbers drawn before, each once; they must not be changed in place."""
+    waiting = iter(numbers)
+    return lambda kind, shape, device: next(waiting)
