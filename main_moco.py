@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from datasets import bands
@@ -25,13 +24,14 @@ from datasets.simulate import ensure_default
 from datasets.store import SeriesSet
 from moco.builder import MoCo, held_out_contrast
 from moco.loader import PUBLISHED, STRONGER, two_views
+from moco.step import TrainingStep
 from models import NETWORKS, ModelError, build_model, canonical_name
 from utils import distributed, options
 from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from utils.errors import UsageError, exit_cleanly
 from utils.logs import RunLog
 from utils.naming import DOY_NOTICE, pretraining_name
-from utils.precision import Precision, compiled
+from utils.precision import Precision, compile_step, is_compiling_wanted
 from utils.schedule import rate_factor
 from utils.seeding import RandomStreams, make_generator, seed_everything
 from utils.stopping import stop_requests
@@ -90,7 +90,7 @@ class Trainer:
     def __init__(self, args: argparse.Namespace, series: SeriesSet, ranks: distributed.Ranks):
         self.args, self.ranks = args, ranks
         self.train_rows, self.valid_rows = hold_out(series, args.seed, ranks.count)
-        self.reader = open_series(series, ranks.device)
+        self.reader = open_series(series, ranks.device, fixed_width=True)
         self.views = partial(
             two_views,
             size=args.sequencelength,
@@ -125,9 +125,10 @@ class Trainer:
             self.optimizer = torch.optim.Adam(
                 parameters, args.learning_rate, weight_decay=args.weight_decay, fused=True
             )
+        self.train_step = TrainingStep(self.moco, self.views, self.optimizer, self.precision)
         self.epoch, self.step = args.start_epoch, 0  # where the run is; the step within the epoch
         self.best, self.not_improved = math.inf, 0
-        self.is_to_stop: Callable[[], bool] = lambda: False
+        self.is_asked_to_stop: Callable[[], bool] = lambda: False
         self.sums = torch.zeros(2, dtype=torch.float64, device=ranks.device)  # loss and top-1 of the epoch so far
 
     def rate_at(self, position: int) -> float:
@@ -203,40 +204,40 @@ class Trainer:
         if training["scaler"]:
             self.precision.scaler.load_state_dict(training["scaler"])
 
-    def train_epoch(self, model: nn.Module, log: RunLog | None) -> dict:
-        """What is left of the epoch; returns its means for the log."""
-        args, moco = self.args, self.moco
-        model.train()
+    def batches(self) -> list[np.ndarray]:
+        """The batches of the epoch, of all ranks."""
         order = self.train_rows[self.streams.order(self.epoch, len(self.train_rows))]
         order = order[: len(order) - len(order) % self.ranks.count]  # equal shares, also of an incomplete batch
-        batches = split_batches(order, args.batchsize, drop_last=True)[self.step :]
+        return split_batches(order, self.args.batchsize, drop_last=True)
+
+    def train_epoch(self, log: RunLog | None) -> dict:
+        """What is left of the epoch; returns its means for the log."""
+        args, ranks = self.args, self.ranks
+        self.train_step.model.train()
+        batches = self.batches()[self.step :]
         start = saved = time.monotonic()
         seen = 0
         bar = tqdm(total=len(batches), desc=f"epoch {self.epoch}", disable=None if log else True, leave=False)
         for series in self.stream(batches):
             self.streams.seek(self.epoch, self.step)
-            view_q, view_k = self.views(series, generator=self.streams.augment)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate_at(self.position())
-            moco.update_key_encoder()
-            with self.precision.autocast():
-                contrast = model(view_q, view_k)
-            self.precision.step(contrast.loss, self.optimizer)
-            moco.enqueue(contrast.keys)
-            self.sums += torch.stack((contrast.loss.detach(), contrast.top1))
+            scores = self.train_step(series, self.streams.augment)
+            self.sums += scores
             self.step += 1
-            seen += len(view_q.x) * self.ranks.count
+            seen += len(series.length) * ranks.count
             bar.update()
-            if self.position() % args.print_freq == 0:
-                self.report(bar, contrast, seen / (time.monotonic() - start), log)
-            stopping = self.is_to_stop()
-            if log and self.step < self.steps and (stopping or time.monotonic() - saved > SAVE_SECONDS):
+            is_look = self.position() % args.print_freq == 0
+            if is_look:
+                self.report(bar, *scores.tolist(), seen / (time.monotonic() - start), log)
+            stopping = (is_look or ranks.count == 1) and self.is_to_stop()  # asking the other ranks takes time
+            if self.step < self.steps and stopping:
+                self.stop(f"stopped in epoch {self.epoch} after step {self.step}", log)
+            if log and self.step < self.steps and time.monotonic() - saved > SAVE_SECONDS:
                 save_checkpoint(log.folder / "model_last.pth", self.state())
                 saved = time.monotonic()
-            if stopping and self.step < self.steps:
-                self.stop(f"stopped in epoch {self.epoch} after step {self.step}", log)
         bar.close()
-        loss, top1 = (distributed.total(self.sums.clone()) / self.ranks.count / self.step).tolist()
+        loss, top1 = (distributed.total(self.sums.clone()) / ranks.count / self.step).tolist()
         check_finite(loss, self.epoch)
         seconds = time.monotonic() - start
         return {"train_loss": loss, "train_top1": top1, "seconds": seconds, "series_per_s": seen / seconds}
@@ -256,13 +257,12 @@ class Trainer:
         queries, keys = (distributed.gathered(torch.cat(part)) for part in (queries, keys))
         return held_out_contrast(queries, keys, moco.T)
 
-    def report(self, bar: tqdm, contrast, rate: float, log: RunLog | None) -> None:
+    def report(self, bar: tqdm, loss: float, top1: float, rate: float, log: RunLog | None) -> None:
         """The present loss, on the progress bar and in TensorBoard."""
-        loss = contrast.loss.item()
         check_finite(loss, self.epoch)
         bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} series/s")
         if log:
-            log.scalars("step", {"loss": loss, "top1": contrast.top1.item(), "series_per_s": rate}, self.position())
+            log.scalars("step", {"loss": loss, "top1": top1, "series_per_s": rate}, self.position())
 
     def position(self) -> int:
         """Optimizer steps done."""
@@ -270,15 +270,19 @@ class Trainer:
 
     def run(self, log: RunLog | None) -> None:
         """Train to the last epoch, or until the held-out loss no longer gets better."""
-        if self.ranks.count > 1:  # whose ranks would stop at different steps, and wait for each other
-            return self.train(log)
-        with stop_requests() as self.is_to_stop:
-            self.train(log)
+        step = self.train_step
+        if self.ranks.count > 1:  # the queue is the same on every rank as it is, so nothing is broadcast
+            step.model = distributed.parallel(step.model)
+        try:
+            with stop_requests() as self.is_asked_to_stop:
+                self.train(log)
+        finally:
+            step.model = self.moco  # a parallel model that outlives the group of ranks may wait for it for ever
 
     def train(self, log: RunLog | None) -> None:
-        args, model = self.args, self.distribute()
+        args = self.args
         while self.epoch < args.epochs and self.not_improved < args.patience:
-            row = {"epoch": self.epoch, "lr": self.rate_at(self.epoch * self.steps), **self.train_epoch(model, log)}
+            row = {"epoch": self.epoch, "lr": self.rate_at(self.epoch * self.steps), **self.train_epoch(log)}
             row["valid_loss"], row["valid_top1"] = self.evaluate()
             check_finite(row["valid_loss"], self.epoch)
             better = row["valid_loss"] < self.best
@@ -295,20 +299,28 @@ class Trainer:
                 )
             self.epoch, self.step = self.epoch + 1, 0
             self.sums.zero_()
-            if self.is_to_stop() and self.epoch < args.epochs and self.not_improved < args.patience:
+            if self.epoch < args.epochs and self.not_improved < args.patience and self.is_to_stop():
                 self.stop(f"stopped after epoch {self.epoch - 1}", log)
 
+    def is_to_stop(self) -> bool:
+        """Whether any rank was asked to stop: all stop after the same step, or they would wait for each other."""
+        return distributed.any_rank(self.is_asked_to_stop(), self.ranks.device)
+
     def stop(self, when: str, log: RunLog | None) -> None:
+        """Save, and end the run; all ranks do so together."""
+        distributed.average_statistics(self.moco)  # rank 0 saves what all have
+        distributed.total(self.sums).div_(self.ranks.count)
+        if log and self.step:
+            save_checkpoint(log.folder / "model_last.pth", self.state())
+        distributed.wait()  # a rank that ends is the end of the others
         where = f"; go on with --resume {log.folder / 'model_last.pth'}" if log else ""
         raise KeyboardInterrupt(f"{when}{where}")
 
-    def distribute(self) -> nn.Module:
-        """The model as it is called in training: compiled where asked for, on every rank."""
-        model = compiled(self.moco, self.args.compile, self.ranks.device)
-        if self.ranks.count == 1:
-            return model
-        # the queue is the same on every rank as it is, so nothing is broadcast
-        return distributed.parallel(model)
+    def prepare_step(self) -> None:
+        """Compile the training step where that is wanted and works."""
+        if is_compiling_wanted(self.args.compile, self.ranks.device):
+            first = self.reader.gather(self.ranks.share(self.batches()[0]))
+            compile_step(self.train_step, first, self.ranks, is_must=self.args.compile)
 
 
 def check_finite(loss: float, epoch: int) -> None:
@@ -358,6 +370,7 @@ def main(argv: list[str] | None = None) -> None:
                 ended = f"{args.resume}: this run has ended, with epoch {trainer.epoch - 1}"
                 print(f"{ended}; to go on, raise -e or --patience")
             return distributed.finish()
+    trainer.prepare_step()
     log = RunLog(folder, vars(args), resume_epoch=trainer.epoch if args.resume else None) if ranks.is_main else None
     trainer.run(log)
     if log:

@@ -35,7 +35,7 @@ from utils.inputs import Inputs, length_method, predict
 from utils.logs import RunLog, run_arguments
 from utils.metrics import SCORES, score
 from utils.naming import DOY_NOTICE, training_name
-from utils.precision import Precision, compiled
+from utils.precision import Precision
 from utils.progress import Progress
 from utils.recipe import Recipe, choose_recipe
 from utils.report import write_comparison
@@ -161,7 +161,8 @@ class Run:
         valid = Inputs(args, self.method, splits.valid, ranks) if recipe.patience else None
         self.draws = recipe.draws
         self.freeze_trunk(args.freeze)  # before the ranks agree on what gets gradients
-        model = compiled(self.network, args.compile or False, ranks.device)  # short runs do not repay compilation
+        # by default not: short runs do not repay it; without CUDA graphs, as an epoch's last batch is of another size
+        model = torch.compile(self.network, dynamic=False) if args.compile else self.network
         if ranks.count > 1:
             model = distributed.parallel(model)
         parameters = [p for p in self.network.parameters() if p.requires_grad]

@@ -36,6 +36,7 @@ from models import ModelError
 from utils import distributed, options
 from utils.errors import UsageError, exit_cleanly
 from utils.figures import new_figure
+from utils.precision import is_compiling_wanted
 from utils.seeding import seed_everything
 
 YEAR = 2019
@@ -144,12 +145,11 @@ def measure(args: argparse.Namespace, points: list[Point], device: torch.device)
     with simulation_folder(args.sim_root) as folder:
         sets = {count: simulated(Path(folder), count, args.workers) for count in sorted({p.series for p in points})}
         benches, readers = {}, {}
+        if is_compiling_wanted(args.compile, device):
+            expect_shapes(len(points))
         for point in points:
             bench = benches[point] = build(args, point, sets[point.series], device)
             bench.reader = readers.setdefault(point.series, bench.reader)  # one copy on the device serves all points
-        is_compiled = bench.model is not bench.moco
-        if is_compiled:
-            expect_shapes(len(points))
         with tqdm(total=args.rounds * len(points), desc="measuring", unit=" points", disable=None) as bar:
 
             def timed(bench: Bench):
@@ -157,7 +157,7 @@ def measure(args: argparse.Namespace, points: list[Point], device: torch.device)
 
             times = best({point: timed(bench) for point, bench in benches.items()}, args.rounds, device)
     precision = "float32" if bench.precision.amp == "off" else bench.precision.amp
-    how = f"Transformer, {args.moco_k:,} keys, {precision}, {'compiled' if is_compiled else 'not compiled'}"
+    how = f"Transformer, {args.moco_k:,} keys, {precision}, {'compiled' if bench.step.is_compiled else 'not compiled'}"
     return {point: benches[point].args.steps * point.batch / spent for point, spent in times.items()}, how
 
 

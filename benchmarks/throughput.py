@@ -34,10 +34,11 @@ from datasets.simulate import simulate
 from datasets.store import SeriesSet
 from moco.builder import MoCo
 from moco.loader import two_views
+from moco.step import TrainingStep
 from models import ModelError, build_model
 from utils import distributed, options
 from utils.errors import UsageError, exit_cleanly
-from utils.precision import AMP, Precision, compiled
+from utils.precision import AMP, Precision, compile_step, is_compiling_wanted
 from utils.seeding import make_generator, seed_everything
 
 DIM = 128
@@ -118,13 +119,17 @@ class Bench:
         self.precision = Precision(args.amp, device)
         build = partial(build_model, "transformer", use_doy=True, init="torch")
         self.moco = MoCo(build, DIM, args.moco_k, mlp=True).to(device).train()
-        self.model = compiled(self.moco, args.compile, device)
         parameters = [p for p in self.moco.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(parameters, 1e-3, weight_decay=1e-4, fused=True)
-        self.reader = open_series(series, device)
+        self.reader = open_series(series, device, fixed_width=True)
         self.generator = make_generator(args.seed, device=device)
         self.batches = self.endless(len(series))
-        self.fixed = self.views(self.reader.gather(next(self.batches)))
+        self.views = partial(two_views, size=args.sequencelength, method="rc")
+        self.step = TrainingStep(self.moco, self.views, self.optimizer, self.precision)
+        first = self.reader.gather(next(self.batches))
+        self.fixed = self.views(first, generator=self.generator)
+        if is_compiling_wanted(args.compile, device):
+            compile_step(self.step, first, distributed.Ranks(0, 1, device), is_must=args.compile)
 
     def endless(self, count: int) -> Iterator[np.ndarray]:
         """Batch after batch, shuffled anew in each epoch."""
@@ -132,26 +137,16 @@ class Bench:
         while True:
             yield from split_batches(order.permutation(count), self.args.batchsize, drop_last=True)
 
-    def views(self, series):
-        return two_views(series, self.args.sequencelength, "rc", self.generator)
-
-    def step(self, view_q, view_k) -> None:
-        self.moco.update_key_encoder()
-        with self.precision.autocast():
-            contrast = self.model(view_q, view_k)
-        self.precision.step(contrast.loss, self.optimizer)
-        self.moco.enqueue(contrast.keys)
-
     def fixed_steps(self) -> None:
         """Training on the same batch again and again."""
         for _ in range(self.args.steps):
-            self.step(*self.fixed)
+            self.step.train(*self.fixed)
 
     def steps(self) -> None:
         """Training as it is, from the store to the queue."""
         upcoming = [next(self.batches) for _ in range(self.args.steps)]
         for series in self.reader.stream(upcoming):
-            self.step(*self.views(series))
+            self.step(series, self.generator)
 
     def stages(self) -> dict[str, float]:
         """Seconds of each stage of one uncompiled step; the device is waited for after each."""
@@ -174,7 +169,7 @@ class Bench:
 
         return {
             "gather": keep("gather", lambda: self.reader.gather(rows)),
-            "augment": keep("augment", lambda: self.views(done["gather"])),
+            "augment": keep("augment", lambda: self.views(done["gather"], generator=self.generator)),
             "encode q": keep("encode q", lambda: moco.encode_queries(view_q)),
             "encode k": keep("encode k", lambda: moco.encode_keys(view_k)),
             "logits + loss": keep("loss", lambda: moco.compare(done["encode q"], done["encode k"]).loss),

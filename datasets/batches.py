@@ -21,31 +21,47 @@ RESIDENT_SHARE = 0.5  # of the accelerator's free memory that a store may take
 
 
 class MappedSeries:
-    """Series read from the memory map; memory does not grow with their number."""
+    """Series read from the memory map; memory does not grow with their number.
 
-    def __init__(self, series: SeriesSet, device: torch.device):
+    A batch is padded to its longest series, or with ``fixed_width`` to the longest of the whole set: then shapes never
+    change, which compiled code relies on, and the random numbers drawn for a batch are those of a ResidentSeries.
+    """
+
+    def __init__(self, series: SeriesSet, device: torch.device, *, fixed_width: bool = False):
         self.series, self.device = series, device
+        self.width = int(series.lengths.max()) if fixed_width else None
+        self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def gather(self, positions: np.ndarray) -> Series:
         """The series at these positions (B,) of the set, on the device."""
         return self.move(self.read(positions))
 
     def read(self, positions: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """Bands (B, L, 10) int16 DN, doy (B, L) int64, lengths (B,) int64; in pinned memory for a GPU."""
+        """Bands (B, L, 10) int16 DN, doy (B, L) int16, lengths (B,) int64; in pinned memory for a GPU."""
         store, rows = self.series.store, self.series.rows[positions]
         first = store.offsets[rows]
         length = store.offsets[rows + 1] - first
-        time = np.arange(length.max())
+        time = np.arange(self.width or length.max())
         padding = time >= length[:, None]  # (B, L)
         observations = np.where(padding, first[:, None], first[:, None] + time)
-        bands, doy = store.bands[observations], store.doy[observations].astype(np.int64)
+        bands, doy = store.bands[observations], store.doy[observations]
         bands[padding], doy[padding] = 0, 0
         batch = (torch.from_numpy(bands), torch.from_numpy(doy), torch.from_numpy(np.asarray(length)))
         return tuple(part.pin_memory() for part in batch) if self.device.type == "cuda" else batch
 
     def move(self, batch: tuple[Tensor, Tensor, Tensor]) -> Series:
-        bands, doy, length = (part.to(self.device, non_blocking=True) for part in batch)
-        return Series(reflectance(bands), doy, length)
+        bands, doy, length = self.copy(batch) if self.copies else batch
+        return Series(reflectance(bands), doy.long(), length)
+
+    def copy(self, batch: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
+        """Pinned parts on the GPU; on a stream of their own, so that they need not wait for the step before."""
+        with torch.cuda.stream(self.copies):
+            parts = [part.to(self.device, non_blocking=True) for part in batch]
+        present = torch.cuda.current_stream(self.device)
+        present.wait_stream(self.copies)
+        for part in parts:
+            part.record_stream(present)  # their memory is the other stream's, which else may reuse it too early
+        return parts
 
     def stream(self, batches: list[np.ndarray], workers: int = 0) -> Iterator[Series]:
         """One batch after another; ``workers`` threads read the next ones while the present one is used."""
@@ -103,13 +119,15 @@ def use_device(device: torch.device) -> None:
         torch.cuda.set_device(device)
 
 
-def open_series(series: SeriesSet, device: torch.device) -> MappedSeries | ResidentSeries:
+def open_series(
+    series: SeriesSet, device: torch.device, *, fixed_width: bool = False
+) -> MappedSeries | ResidentSeries:
     """The series set as something to gather batches from: on the device if that is an accelerator with room for it."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         if series.store.bands.nbytes + series.store.doy.nbytes < RESIDENT_SHARE * free:
             return ResidentSeries(series, device)
-    return MappedSeries(series, device)
+    return MappedSeries(series, device, fixed_width=fixed_width)
 
 
 def split_batches(

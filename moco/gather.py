@@ -28,5 +28,11 @@ def shared_permutation(count: int, device: torch.device) -> Tensor:
     """A random order of ``count`` items, the same on every rank."""
     order = torch.randperm(count, device=device)
     if rank_and_count()[1] > 1:
-        dist.broadcast(order, src=0)
+        take_from_first(order)
     return order
+
+
+@torch.compiler.disable  # which cannot follow a broadcast
+def take_from_first(part: Tensor) -> None:
+    """Give every rank, in place, what the first has."""
+    dist.broadcast(part, src=0)

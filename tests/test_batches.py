@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -37,19 +39,19 @@ def test_gather_gives_the_series_of_the_store(series, reader):
         assert not values[i, count:].any() and not doy[i, count:].any()
 
 
-def test_a_mapped_batch_is_as_wide_as_its_longest_series_and_a_resident_one_as_the_set(series):
+def test_a_mapped_batch_is_as_wide_as_its_longest_series(series):
     positions = np.argsort(series.lengths)[:3]
     assert MappedSeries(series, CPU).gather(positions).doy.shape == (3, series.lengths[positions].max())
-    assert ResidentSeries(series, CPU).gather(positions).doy.shape == (3, series.lengths.max())
 
 
-def test_resident_is_mapped_but_for_padding(series):
+def test_of_fixed_width_mapped_is_resident(series):
+    """Every batch is as wide as the longest series of the set."""
+    mapped, resident = open_series(series, CPU, fixed_width=True), ResidentSeries(series, CPU)
+    assert isinstance(mapped, MappedSeries)
     for positions in np.arange(25).reshape(5, 5):
-        mapped, resident = (reader(series, CPU).gather(positions) for reader in (MappedSeries, ResidentSeries))
-        width = mapped.doy.shape[1]
-        assert torch.equal(mapped.length, resident.length)
-        assert torch.equal(mapped.doy, resident.doy[:, :width]) and not resident.doy[:, width:].any()
-        assert torch.equal(mapped.values, resident.values[:, :width]) and not resident.values[:, width:].any()
+        one, other = (reader.gather(positions) for reader in (mapped, resident))
+        assert one.doy.shape == (5, series.lengths.max())
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -134,3 +136,21 @@ def test_reader_threads_are_on_the_gpu_they_read_for(monkeypatch):
     use_device(CPU)
     use_device(torch.device("cuda", 3))
     assert chosen == [torch.device("cuda", 3)]
+
+
+def test_copies_to_a_gpu_have_a_stream_of_their_own(series, monkeypatch):
+    """The step waits for them, and tells the allocator that it uses their memory."""
+    calls = []
+
+    class Stream:
+        def wait_stream(self, other):
+            calls.append((self, "waits for", other))
+
+    copies, present = Stream(), Stream()
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: calls.append(stream) or nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: present)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: calls.append(stream))
+    source = MappedSeries(series, CPU)
+    expected, source.copies = source.gather(np.arange(5)), copies
+    assert all(torch.equal(a, b) for a, b in zip(source.gather(np.arange(5)), expected, strict=True))
+    assert calls == [copies, (present, "waits for", copies), present, present, present]

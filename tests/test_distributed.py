@@ -40,6 +40,7 @@ def test_a_single_process_is_its_own_rank():
     assert ranks == (0, 1, torch.device("cpu")) and ranks.is_main
     part = torch.arange(3)
     assert torch.equal(distributed.gathered(part), part) and torch.equal(distributed.total(part), part)
+    assert distributed.any_rank(True, ranks.device) and not distributed.any_rank(False, ranks.device)
     distributed.wait()
     distributed.finish()
 
@@ -118,6 +119,7 @@ def collectives(rank: int, folder: Path) -> None:
     ranks = distributed.start("cpu")
     part = torch.arange(rank, 3)  # 0 1 2 of the first, 1 2 of the second
     found = {"gathered": distributed.gathered(part), "total": distributed.total(torch.tensor([rank + 1.0]))}
+    found["any"] = [distributed.any_rank(flag, ranks.device) for flag in (rank == 1, False, True)]
     torch.save(found | {"ranks": [ranks.rank, ranks.count, ranks.is_main]}, folder / f"collectives-{rank}.pth")
     distributed.finish()
 
@@ -210,7 +212,7 @@ def of_ranks(folder: Path, name: str) -> list[dict]:
 def test_collectives(two_ranks):
     for rank, found in enumerate(of_ranks(two_ranks, "collectives")):
         assert found["gathered"].tolist() == [0, 1, 2, 1, 2] and found["total"].tolist() == [3]
-        assert found["ranks"] == [rank, 2, rank == 0]
+        assert found["any"] == [True, False, True] and found["ranks"] == [rank, 2, rank == 0]
 
 
 def test_two_ranks_do_the_steps_of_one(two_ranks):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ from datasets.transforms import (
     temporal_shift,
     vegetation_weight,
 )
-from moco.loader import PUBLISHED, STRONGER, two_views, view
+from moco.loader import PUBLISHED, STRONGER, CompiledViews, two_views, view
 from tests.series import make_batch, seeded
 
 
@@ -64,3 +66,16 @@ def test_stronger_views_are_stronger():
     noise = (made.x - plain)[kept][touched]
     assert noise.square().mean().sqrt().item() == pytest.approx(STRONGER.noise_scale, rel=0.02)
     assert all(strong > weak for strong, weak in zip(STRONGER, PUBLISHED, strict=True))
+
+
+@pytest.mark.parametrize(("method", "size"), [("rc", 12), ("rc", 30), ("pad", 12), ("pad", 30)])
+def test_views_compile_in_one_piece_from_numbers_drawn_before(method, size):
+    """The same numbers by the same calls, and none of them changed: so the same views to the bit, uncompiled."""
+    views = partial(two_views, size=size, method=method)
+    compiled = CompiledViews(views, partial(torch.compile, fullgraph=True, dynamic=False, backend="eager"))
+    for seed, count in ((1, 16), (2, 16), (3, 4)):
+        series, generator, other = make_batch([25, 9, 14, 1][:count] * 4), seeded(seed), seeded(seed)
+        for made, expected in zip(compiled(series, generator=generator), views(series, generator=other), strict=True):
+            for part, same in zip(made, expected, strict=True):
+                assert part is same is None or torch.equal(part, same)
+        assert torch.equal(generator.get_state(), other.get_state())

@@ -110,6 +110,13 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set on at least one rank."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return flag
+    return total(torch.tensor(float(flag), device=device)).item() > 0
+
+
 def gathered(part: Tensor) -> Tensor:
     """The parts of all ranks, of any lengths, one after another, on this rank's device."""
     if not (dist.is_available() and dist.is_initialized()):

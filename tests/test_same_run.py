@@ -1,0 +1,81 @@
+"""However a run is computed, it sees the same views, and in float32 its losses are the same."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+import main_moco
+from datasets.batches import ResidentSeries
+from datasets.catalog import open_unlabelled
+from main_moco import Trainer
+from models import build_model
+from tests.runs import SMALL
+from utils.distributed import Ranks
+from utils.seeding import seed_everything
+
+CPU = torch.device("cpu")
+FLAGS = ("transformer", "--use-doy", "--mlp", "--useall", "--moco-k", "64", *SMALL)
+STEPS = 3  # of 60 series 54 are trained on, 16 in a step
+METHODS = pytest.mark.parametrize("method", [("--rc",), ()], ids=["rc", "pad"])
+
+
+@pytest.fixture(scope="module")
+def epoch(data_root):
+    """A function that trains an epoch without dropout, whose random numbers torch.compile draws in its own way."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(main_moco, "build_model", partial(build_model, dropout=0))
+
+    def trained(*flags: str, resident: bool = False) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Losses (STEPS,), and all parts of all views."""
+        args = main_moco.get_args([*FLAGS, *flags])
+        series = open_unlabelled(data_root, args.year)
+        seed_everything(args.seed)
+        trainer = Trainer(args, series, Ranks(0, 1, CPU))
+        if resident:
+            trainer.reader = ResidentSeries(series, CPU)
+        step, losses, views = trainer.train_step, [], []
+        train = step.train
+
+        def train_and_tell(*pair):
+            views.extend(part for view in pair for part in view if part is not None)
+            losses.append(train(*pair)[0])
+            return torch.stack((losses[-1], losses[-1]))
+
+        step.train = train_and_tell
+        trainer.prepare_step()
+        trainer.train_epoch(None)
+        assert len(losses) == STEPS and step.is_compiled == ("--compile" in flags)
+        return torch.stack(losses), views
+
+    yield trained
+    patch.undo()
+
+
+@METHODS
+@pytest.mark.parametrize("other", [{"flags": ("-j", "2")}, {"resident": True}], ids=["read ahead", "resident"])
+def test_to_the_bit(epoch, method, other):
+    losses, views = epoch(*method)
+    other_losses, other_views = epoch(*method, *other.get("flags", ()), resident="resident" in other)
+    assert all(torch.equal(a, b) for a, b in zip(views, other_views, strict=True))
+    assert torch.equal(losses, other_losses)
+
+
+@METHODS
+def test_in_bf16(epoch, method):
+    """The views are the same to the bit: they are made in float32."""
+    losses, views = epoch(*method)
+    other_losses, other_views = epoch(*method, "--amp", "bf16")
+    assert all(torch.equal(a, b) for a, b in zip(views, other_views, strict=True))
+    torch.testing.assert_close(other_losses, losses, atol=0, rtol=0.02)
+    assert not torch.equal(losses, other_losses)
+
+
+def test_compiled(epoch):
+    losses, views = epoch("--rc")
+    other_losses, other_views = epoch("--rc", "--compile")
+    for a, b in zip(views, other_views, strict=True):
+        torch.testing.assert_close(b, a, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(other_losses, losses, atol=1e-4, rtol=1e-4)
