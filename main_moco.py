@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from datasets import bands
 from datasets.batches import open_series, split_batches
 from datasets.catalog import open_unlabelled
 from datasets.errors import DataError
@@ -26,8 +25,8 @@ from moco.builder import MoCo, held_out_contrast
 from moco.loader import PUBLISHED, STRONGER, two_views
 from moco.step import TrainingStep
 from models import NETWORKS, ModelError, build_model, canonical_name
-from utils import distributed, options
-from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from utils import distributed, options, resuming
+from utils.checkpoint import save_checkpoint
 from utils.errors import UsageError, exit_cleanly
 from utils.logs import RunLog
 from utils.naming import DOY_NOTICE, pretraining_name
@@ -141,69 +140,6 @@ class Trainer:
         """This rank's share of each batch of series, ready on the device."""
         return self.reader.stream([self.ranks.share(batch) for batch in batches], self.args.workers)
 
-    def method(self) -> dict:
-        """What may not change when a run goes on."""
-        args = self.args
-        return {
-            "model": self.moco.encoder_q.arguments,
-            "moco": {"dim": args.moco_dim, "K": args.moco_k, "m": args.moco_m, "T": args.moco_t, "mlp": args.mlp},
-            "length_method": "rc" if args.rc else "pad",
-            "seed": args.seed,
-        }
-
-    def state(self) -> dict:
-        """Everything that resuming, or fine-tuning from it, needs."""
-        return {
-            "model_state": self.moco.state_dict(),
-            "epoch": self.epoch,
-            "val_loss_min": self.best,
-            "not_improved_count": self.not_improved,
-            "normalisation": bands.normalisation(),
-            **self.method(),
-            "training": {
-                "step": self.step,
-                "steps": self.steps,
-                "sums": self.sums,
-                "optimizer_name": self.args.optimizer,
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.precision.scaler.state_dict(),
-            },
-        }
-
-    def load(self, path: str, *, weights_only: bool = False) -> None:
-        """Go on from a checkpoint; a published one has no optimizer state, and its optimizer starts afresh."""
-        checkpoint = load_checkpoint(path)
-        for name, own in self.method().items():  # a published checkpoint says nothing of these
-            if checkpoint.get(name, own) != own:
-                raise UsageError(f"{path}: its {name} is {checkpoint[name]}, of this run {own}; give the flags it had")
-        load_weights(self.moco, checkpoint["model_state"], path)
-        if weights_only:
-            return
-        missing = {"epoch", "val_loss_min", "not_improved_count"} - checkpoint.keys()
-        if missing:
-            raise UsageError(f"{path}: no {', '.join(sorted(missing))} in it; --resume takes a pre-training checkpoint")
-        self.epoch, self.step = checkpoint["epoch"] + 1, 0
-        self.best, self.not_improved = float(checkpoint["val_loss_min"]), int(checkpoint["not_improved_count"])
-        training = checkpoint.get("training")
-        if training is not None:
-            self.load_training(training, path)
-
-    def load_training(self, training: dict, path: str) -> None:
-        """The part of a checkpoint that only resuming needs."""
-        if training["steps"] != self.steps:
-            raise UsageError(
-                f"{path}: was trained with {training['steps']} steps an epoch, this run has {self.steps};"
-                " resume with the data and the batch size it had"
-            )
-        if training["step"] < self.steps:  # saved inside the epoch
-            self.epoch, self.step = self.epoch - 1, training["step"]
-            self.sums.copy_(training["sums"])
-        if training["optimizer_name"] != self.args.optimizer:
-            raise UsageError(f"{path}: was trained by {training['optimizer_name']}; give --optimizer as it was")
-        self.optimizer.load_state_dict(training["optimizer"])
-        if training["scaler"]:
-            self.precision.scaler.load_state_dict(training["scaler"])
-
     def batches(self) -> list[np.ndarray]:
         """The batches of the epoch, of all ranks."""
         order = self.train_rows[self.streams.order(self.epoch, len(self.train_rows))]
@@ -234,7 +170,7 @@ class Trainer:
             if self.step < self.steps and stopping:
                 self.stop(f"stopped in epoch {self.epoch} after step {self.step}", log)
             if log and self.step < self.steps and time.monotonic() - saved > SAVE_SECONDS:
-                save_checkpoint(log.folder / "model_last.pth", self.state())
+                save_checkpoint(log.folder / "model_last.pth", resuming.state(self))
                 saved = time.monotonic()
         bar.close()
         loss, top1 = (distributed.total(self.sums.clone()) / ranks.count / self.step).tolist()
@@ -291,7 +227,7 @@ class Trainer:
             if log:
                 log.epoch(row)
                 for name in ("model_best.pth", "model_last.pth") if better else ("model_last.pth",):
-                    save_checkpoint(log.folder / name, self.state())
+                    save_checkpoint(log.folder / name, resuming.state(self))
                 print(
                     "epoch {epoch}: loss {train_loss:.4f}, held out {valid_loss:.4f}, top-1 {train_top1:.3f},"
                     " held out {valid_top1:.3f}, {series_per_s:,.0f} series/s".format(**row),
@@ -311,7 +247,7 @@ class Trainer:
         distributed.average_statistics(self.moco)  # rank 0 saves what all have
         distributed.total(self.sums).div_(self.ranks.count)
         if log and self.step:
-            save_checkpoint(log.folder / "model_last.pth", self.state())
+            save_checkpoint(log.folder / "model_last.pth", resuming.state(self))
         distributed.wait()  # a rank that ends is the end of the others
         where = f"; go on with --resume {log.folder / 'model_last.pth'}" if log else ""
         raise KeyboardInterrupt(f"{when}{where}")
@@ -357,14 +293,14 @@ def main(argv: list[str] | None = None) -> None:
 
     if args.evaluate:
         path = args.resume or str(folder / "model_best.pth")
-        trainer.load(path, weights_only=True)
+        resuming.load(trainer, path, weights_only=True)
         loss, top1 = trainer.evaluate()
         if ranks.is_main:
             print(f"{path}: held-out loss {loss:.4f}, top-1 {top1:.4f} on {len(trainer.valid_rows):,} series")
         return distributed.finish()
 
     if args.resume:
-        trainer.load(args.resume)
+        resuming.load(trainer, args.resume)
         if trainer.epoch >= args.epochs or trainer.not_improved >= args.patience:
             if ranks.is_main:
                 ended = f"{args.resume}: this run has ended, with epoch {trainer.epoch - 1}"

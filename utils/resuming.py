@@ -1,0 +1,77 @@
+"""What a pre-training run saves of itself, and how it goes on from that.
+
+``run`` is the Trainer of main_moco.py, or anything with its args, moco, optimizer, precision, and its place in the run.
+"""
+
+from __future__ import annotations
+
+from datasets import bands
+from utils.checkpoint import load_checkpoint, load_weights
+from utils.errors import UsageError
+
+
+def method(run) -> dict:
+    """What may not change when a run goes on."""
+    args = run.args
+    return {
+        "model": run.moco.encoder_q.arguments,
+        "moco": {"dim": args.moco_dim, "K": args.moco_k, "m": args.moco_m, "T": args.moco_t, "mlp": args.mlp},
+        "length_method": "rc" if args.rc else "pad",
+        "seed": args.seed,
+    }
+
+
+def state(run) -> dict:
+    """Everything that resuming, or fine-tuning from it, needs."""
+    return {
+        "model_state": run.moco.state_dict(),
+        "epoch": run.epoch,
+        "val_loss_min": run.best,
+        "not_improved_count": run.not_improved,
+        "normalisation": bands.normalisation(),
+        **method(run),
+        "training": {
+            "step": run.step,
+            "steps": run.steps,
+            "sums": run.sums,
+            "optimizer_name": run.args.optimizer,
+            "optimizer": run.optimizer.state_dict(),
+            "scaler": run.precision.scaler.state_dict(),
+        },
+    }
+
+
+def load(run, path: str, *, weights_only: bool = False) -> None:
+    """Go on from a checkpoint; a published one has no optimizer state, and its optimizer starts afresh."""
+    checkpoint = load_checkpoint(path)
+    for name, own in method(run).items():  # a published checkpoint says nothing of these
+        if checkpoint.get(name, own) != own:
+            raise UsageError(f"{path}: its {name} is {checkpoint[name]}, of this run {own}; give the flags it had")
+    load_weights(run.moco, checkpoint["model_state"], path)
+    if weights_only:
+        return
+    missing = {"epoch", "val_loss_min", "not_improved_count"} - checkpoint.keys()
+    if missing:
+        raise UsageError(f"{path}: no {', '.join(sorted(missing))} in it; --resume takes a pre-training checkpoint")
+    run.epoch, run.step = checkpoint["epoch"] + 1, 0
+    run.best, run.not_improved = float(checkpoint["val_loss_min"]), int(checkpoint["not_improved_count"])
+    training = checkpoint.get("training")
+    if training is not None:
+        _load_training(run, training, path)
+
+
+def _load_training(run, training: dict, path: str) -> None:
+    """The part of a checkpoint that only resuming needs."""
+    if training["steps"] != run.steps:
+        raise UsageError(
+            f"{path}: was trained with {training['steps']} steps an epoch, this run has {run.steps};"
+            " resume with the data and the batch size it had"
+        )
+    if training["step"] < run.steps:  # saved inside the epoch
+        run.epoch, run.step = run.epoch - 1, training["step"]
+        run.sums.copy_(training["sums"])
+    if training["optimizer_name"] != run.args.optimizer:
+        raise UsageError(f"{path}: was trained by {training['optimizer_name']}; give --optimizer as it was")
+    run.optimizer.load_state_dict(training["optimizer"])
+    if training["scaler"]:
+        run.precision.scaler.load_state_dict(training["scaler"])
