@@ -48,6 +48,9 @@ class Selection(NamedTuple):
         return self.regions is not None or self.leave_out is not None
 
 
+EVERYWHERE = Selection()  # of all sites, with the budget and seed that the scripts have by default
+
+
 class _Found(NamedTuple):
     """A split's series before the budget; `is_exact` where the file was made for this very budget and seed."""
 
@@ -55,7 +58,7 @@ class _Found(NamedTuple):
     is_exact: bool
 
 
-def open_labelled(datapath: str | Path, year: int | str, selection: Selection) -> Splits:
+def open_labelled(datapath: str | Path, year: int | str, selection: Selection = EVERYWHERE) -> Splits:
     """Train, valid and eval series of a year.
 
     A published file made for this budget and seed is used as it is. Otherwise train is drawn with a limit for each
@@ -80,7 +83,7 @@ def open_labelled(datapath: str | Path, year: int | str, selection: Selection) -
     return chosen
 
 
-def open_eval(datapath: str | Path, year: int | str, selection: Selection) -> SeriesSet:
+def open_eval(datapath: str | Path, year: int | str, selection: Selection = EVERYWHERE) -> SeriesSet:
     """The whole eval split of a year, as `open_labelled` finds it; train and valid need not be there."""
     series = _find_labelled(_year_folder(datapath, year), "eval", selection).series
     if selection.is_filtered:
