@@ -118,7 +118,7 @@ class Trainer:
         parameters = [p for p in self.moco.parameters() if p.requires_grad]
         if args.optimizer == "sgd":
             self.optimizer = torch.optim.SGD(
-                parameters, args.learning_rate, momentum=args.momentum, weight_decay=args.weight_decay
+                parameters, args.learning_rate, momentum=args.momentum, weight_decay=args.weight_decay, fused=True
             )
         else:
             self.optimizer = torch.optim.Adam(
@@ -166,12 +166,12 @@ class Trainer:
             is_look = self.position() % args.print_freq == 0
             if is_look:
                 self.report(bar, *scores.tolist(), seen / (time.monotonic() - start), log)
-            stopping = (is_look or ranks.count == 1) and self.is_to_stop()  # asking the other ranks takes time
-            if self.step < self.steps and stopping:
-                self.stop(f"stopped in epoch {self.epoch} after step {self.step}", log)
-            if log and self.step < self.steps and time.monotonic() - saved > SAVE_SECONDS:
-                save_checkpoint(log.folder / "model_last.pth", resuming.state(self))
-                saved = time.monotonic()
+            if self.step < self.steps and (is_look or ranks.count == 1):  # asking the other ranks takes time
+                if self.is_to_stop():
+                    self.stop(f"stopped in epoch {self.epoch} after step {self.step}", log)
+                if distributed.any_rank(time.monotonic() - saved > SAVE_SECONDS, ranks.device):
+                    self.save(log)
+                    saved = time.monotonic()
         bar.close()
         loss, top1 = (distributed.total(self.sums.clone()) / ranks.count / self.step).tolist()
         check_finite(loss, self.epoch)
@@ -206,14 +206,14 @@ class Trainer:
 
     def run(self, log: RunLog | None) -> None:
         """Train to the last epoch, or until the held-out loss no longer gets better."""
-        step = self.train_step
+        step, model = self.train_step, self.train_step.model
         if self.ranks.count > 1:  # the queue is the same on every rank as it is, so nothing is broadcast
-            step.model = distributed.parallel(step.model)
+            step.model = distributed.parallel(model)
         try:
             with stop_requests() as self.is_asked_to_stop:
                 self.train(log)
         finally:
-            step.model = self.moco  # a parallel model that outlives the group of ranks may wait for it for ever
+            step.model = model  # a parallel model that outlives the group of ranks may wait for it for ever
 
     def train(self, log: RunLog | None) -> None:
         args = self.args
@@ -242,21 +242,26 @@ class Trainer:
         """Whether any rank was asked to stop: all stop after the same step, or they would wait for each other."""
         return distributed.any_rank(self.is_asked_to_stop(), self.ranks.device)
 
-    def stop(self, when: str, log: RunLog | None) -> None:
-        """Save, and end the run; all ranks do so together."""
-        distributed.average_statistics(self.moco)  # rank 0 saves what all have
+    def save(self, log: RunLog | None) -> None:
+        """Leave a checkpoint inside an epoch; rank 0 writes what all ranks come to together."""
+        distributed.average_statistics(self.moco)
         distributed.total(self.sums).div_(self.ranks.count)
-        if log and self.step:
+        if log:
             save_checkpoint(log.folder / "model_last.pth", resuming.state(self))
+
+    def stop(self, when: str, log: RunLog | None) -> None:
+        """End the run, saved; all ranks do so together."""
+        if self.step:  # else the end of the epoch has saved
+            self.save(log)
         distributed.wait()  # a rank that ends is the end of the others
         where = f"; go on with --resume {log.folder / 'model_last.pth'}" if log else ""
         raise KeyboardInterrupt(f"{when}{where}")
 
     def prepare_step(self) -> None:
         """Compile the training step where that is wanted and works."""
-        if is_compiling_wanted(self.args.compile, self.ranks.device):
+        if is_compiling_wanted(self.args.compile, self.ranks):
             first = self.reader.gather(self.ranks.share(self.batches()[0]))
-            compile_step(self.train_step, first, self.ranks, is_must=self.args.compile)
+            compile_step(self.train_step, first, self.ranks, is_required=self.args.compile)
 
 
 def check_finite(loss: float, epoch: int) -> None:

@@ -145,7 +145,7 @@ def measure(args: argparse.Namespace, points: list[Point], device: torch.device)
     with simulation_folder(args.sim_root) as folder:
         sets = {count: simulated(Path(folder), count, args.workers) for count in sorted({p.series for p in points})}
         benches, readers = {}, {}
-        if is_compiling_wanted(args.compile, device):
+        if is_compiling_wanted(args.compile, distributed.Ranks(0, 1, device)):
             expect_shapes(len(points))
         for point in points:
             bench = benches[point] = build(args, point, sets[point.series], device)
@@ -157,6 +157,8 @@ def measure(args: argparse.Namespace, points: list[Point], device: torch.device)
 
             times = best({point: timed(bench) for point, bench in benches.items()}, args.rounds, device)
     precision = "float32" if bench.precision.amp == "off" else bench.precision.amp
+    if len({bench.step.is_compiled for bench in benches.values()}) > 1:
+        raise UsageError("some points could be compiled and others not; give --no-compile")
     how = f"Transformer, {args.moco_k:,} keys, {precision}, {'compiled' if bench.step.is_compiled else 'not compiled'}"
     return {point: benches[point].args.steps * point.batch / spent for point, spent in times.items()}, how
 

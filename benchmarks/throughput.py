@@ -128,8 +128,9 @@ class Bench:
         self.step = TrainingStep(self.moco, self.views, self.optimizer, self.precision)
         first = self.reader.gather(next(self.batches))
         self.fixed = self.views(first, generator=self.generator)
-        if is_compiling_wanted(args.compile, device):
-            compile_step(self.step, first, distributed.Ranks(0, 1, device), is_must=args.compile)
+        alone = distributed.Ranks(0, 1, device)
+        if is_compiling_wanted(args.compile, alone):
+            compile_step(self.step, first, alone, is_required=args.compile)
 
     def endless(self, count: int) -> Iterator[np.ndarray]:
         """Batch after batch, shuffled anew in each epoch."""
@@ -140,7 +141,8 @@ class Bench:
     def fixed_steps(self) -> None:
         """Training on the same batch again and again."""
         for _ in range(self.args.steps):
-            self.step.train(*self.fixed)
+            self.step.begin()
+            self.step.on_views(*self.fixed)
 
     def steps(self) -> None:
         """Training as it is, from the store to the queue."""
@@ -202,6 +204,7 @@ def naive_steps(args: argparse.Namespace, series: SeriesSet, device: torch.devic
 def report(args: argparse.Namespace, series: SeriesSet, device: torch.device) -> dict[str, float]:
     """Time everything and print it; returns series/s by name."""
     bench = Bench(args, series, device)
+    print(f"{'compiled' if bench.step.is_compiled else 'not compiled'}, amp {bench.precision.amp}")
     works = {"end to end": bench.steps, "fixed batch": bench.fixed_steps}
     if args.baseline:
         works["naive"] = naive_steps(args, series, device)

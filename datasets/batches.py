@@ -50,7 +50,7 @@ class MappedSeries:
         return tuple(part.pin_memory() for part in batch) if self.device.type == "cuda" else batch
 
     def move(self, batch: tuple[Tensor, Tensor, Tensor]) -> Series:
-        bands, doy, length = self.copy(batch) if self.copies else batch
+        bands, doy, length = self.copy(batch) if self.copies is not None else batch
         return Series(reflectance(bands), doy.long(), length)
 
     def copy(self, batch: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:

@@ -35,7 +35,7 @@ def class_limit(num: int, num_classes: int) -> int:
     return max(1, 2 * num // num_classes)
 
 
-def draw_balanced(labels: np.ndarray, count: int, limit: int, seed: int, *, where: str = "train") -> np.ndarray:
+def draw_limited(labels: np.ndarray, count: int, limit: int, seed: int, *, where: str = "train") -> np.ndarray:
     """Positions, sorted, of `count` series drawn with equal chance, but at most `limit` of a class.
 
     Where that cannot make up the count, the rest is drawn from what is left, with a warning.

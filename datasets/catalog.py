@@ -48,7 +48,7 @@ class Selection(NamedTuple):
         return self.regions is not None or self.leave_out is not None
 
 
-EVERYWHERE = Selection()  # of all sites, with the budget and seed that the scripts have by default
+DEFAULT_SELECTION = Selection()  # that of the scripts
 
 
 class _Found(NamedTuple):
@@ -58,7 +58,7 @@ class _Found(NamedTuple):
     is_exact: bool
 
 
-def open_labelled(datapath: str | Path, year: int | str, selection: Selection = EVERYWHERE) -> Splits:
+def open_labelled(datapath: str | Path, year: int | str, selection: Selection = DEFAULT_SELECTION) -> Splits:
     """Train, valid and eval series of a year.
 
     A published file made for this budget and seed is used as it is. Otherwise train is drawn with a limit for each
@@ -73,7 +73,7 @@ def open_labelled(datapath: str | Path, year: int | str, selection: Selection = 
         chosen = Splits(*sites.restrict(chosen, selection.regions, selection.leave_out))
     if counts is not None and not train.is_exact:
         limit = budget.class_limit(selection.num, selection.nclasses + 1)
-        drawn = budget.draw_balanced(chosen.train.labels, counts[0], limit, seed, where=f"{folder}: train")
+        drawn = budget.draw_limited(chosen.train.labels, counts[0], limit, seed, where=f"{folder}: train")
         chosen = chosen._replace(train=chosen.train.take(drawn))
     if counts is not None and not valid.is_exact:
         drawn = budget.draw_natural(len(chosen.valid), counts[1], seed, "valid", where=f"{folder}: valid")
@@ -83,7 +83,7 @@ def open_labelled(datapath: str | Path, year: int | str, selection: Selection = 
     return chosen
 
 
-def open_eval(datapath: str | Path, year: int | str, selection: Selection = EVERYWHERE) -> SeriesSet:
+def open_eval(datapath: str | Path, year: int | str, selection: Selection = DEFAULT_SELECTION) -> SeriesSet:
     """The whole eval split of a year, as `open_labelled` finds it; train and valid need not be there."""
     series = _find_labelled(_year_folder(datapath, year), "eval", selection).series
     if selection.is_filtered:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.budget import class_limit, draw_balanced, draw_natural, split_budget
+from datasets.budget import class_limit, draw_limited, draw_natural, split_budget
 from datasets.errors import DataError
 
 CLASSES = 21
@@ -37,12 +37,12 @@ def test_the_limit_of_a_class():
     limit=st.integers(1, 70),
     seed=st.integers(0, 2**32),
 )
-def test_balanced_draw(sizes, share, limit, seed):
+def test_limited_draw(sizes, share, limit, seed):
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(CLASSES), sizes))
     count = max(1, int(share * len(labels)))
-    drawn = draw_balanced(labels, count, limit, seed)
+    drawn = draw_limited(labels, count, limit, seed)
     assert len(drawn) == count and (np.diff(drawn) > 0).all() and 0 <= drawn[0] and drawn[-1] < len(labels)
-    np.testing.assert_array_equal(drawn, draw_balanced(labels, count, limit, seed))
+    np.testing.assert_array_equal(drawn, draw_limited(labels, count, limit, seed))
     taken = np.bincount(labels[drawn], minlength=CLASSES)
     if np.minimum(sizes, limit).sum() >= count:
         assert taken.max() <= limit
@@ -52,7 +52,7 @@ def test_balanced_draw(sizes, share, limit, seed):
 
 def test_common_classes_come_to_the_limit_and_the_others_keep_their_shares():
     labels = np.repeat([0, 1, 2, 3], [6000, 3000, 600, 300])
-    drawn = [np.bincount(labels[draw_balanced(labels, 1000, 400, seed)], minlength=4) for seed in range(20)]
+    drawn = [np.bincount(labels[draw_limited(labels, 1000, 400, seed)], minlength=4) for seed in range(20)]
     assert all(counts[0] == 400 for counts in drawn)
     assert np.abs(np.mean(drawn, axis=0) - [400, 400, 133, 67]).max() < 8
 
@@ -61,7 +61,7 @@ def test_what_the_limit_leaves_open_is_drawn_with_a_warning_once(caplog):
     labels = np.repeat([0, 1], 50)
     with caplog.at_level(logging.WARNING):
         for seed in (1, 2):
-            assert len(draw_balanced(labels, 60, 5, seed, where="a test")) == 60
+            assert len(draw_limited(labels, 60, 5, seed, where="a test")) == 60
     assert [record.message[:38] for record in caplog.records] == ["a test: only 10 of 60 series can be dr"]
 
 
@@ -69,13 +69,13 @@ def test_every_series_has_its_chance():
     labels = np.repeat([0, 1], [20, 20])
     times = np.zeros(40)
     for seed in range(400):
-        times[draw_balanced(labels, 10, 10, seed)] += 1
+        times[draw_limited(labels, 10, 10, seed)] += 1
     assert 60 < times.min() and times.max() < 145  # 100 expected, standard deviation 8.7
 
 
 def test_draws_nest_where_the_limit_does_not_bind():
     labels = np.random.default_rng(3).integers(0, 14, 2000)
-    small, large = (set(draw_balanced(labels, count, 100, seed=7)) for count in (45, 450))
+    small, large = (set(draw_limited(labels, count, 100, seed=7)) for count in (45, 450))
     assert small < large
 
 
@@ -94,7 +94,7 @@ def test_streams_differ_by_seed_and_split_and_leave_global_state_alone():
 
 def test_a_budget_beyond_the_data():
     with pytest.raises(DataError, match="data/2019: train: the budget needs 11 series, there are 10; .*--useall"):
-        draw_balanced(np.zeros(10, dtype=int), 11, 4, 1, where="data/2019: train")
+        draw_limited(np.zeros(10, dtype=int), 11, 4, 1, where="data/2019: train")
     with pytest.raises(DataError, match="valid: the budget needs 3 series, there are 2"):
         draw_natural(2, 3, 1, "valid")
     with pytest.raises(DataError, match="0 series asked for"):

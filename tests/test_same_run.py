@@ -37,14 +37,14 @@ def epoch(data_root):
         if resident:
             trainer.reader = ResidentSeries(series, CPU)
         step, losses, views = trainer.train_step, [], []
-        train = step.train
+        on_views = step.on_views
 
         def train_and_tell(*pair):
             views.extend(part for view in pair for part in view if part is not None)
-            losses.append(train(*pair)[0])
+            losses.append(on_views(*pair)[0])
             return torch.stack((losses[-1], losses[-1]))
 
-        step.train = train_and_tell
+        step.on_views = train_and_tell
         trainer.prepare_step()
         trainer.train_epoch(None)
         assert len(losses) == STEPS and step.is_compiled == ("--compile" in flags)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from functools import partial
 
@@ -16,9 +17,12 @@ from moco.step import TrainingStep
 from models import build_model
 from tests.runs import pretrain, refused, rows, same, weights
 from tests.series import make_batch, seeded
-from utils.precision import Precision
+from utils.distributed import Ranks
+from utils.errors import UsageError
+from utils.precision import Precision, compile_step, in_one_line, is_compiling_wanted
 
 CPU = torch.device("cpu")
+RANKS = Ranks(1, 2, CPU)  # one of two
 VIEWS = partial(two_views, size=12, method="rc")
 
 
@@ -26,7 +30,7 @@ def make_step(device: str = "cpu", bn_splits: int = 1, dropout: float = 0.2) -> 
     torch.manual_seed(0)
     encoder = partial(build_model, "transformer", init="torch", dropout=dropout)
     moco = MoCo(encoder, dim=8, K=20, bn_splits=bn_splits).to(device)
-    optimizer = torch.optim.SGD(moco.encoder_q.parameters(), 0.1)
+    optimizer = torch.optim.Adam(moco.encoder_q.parameters(), 0.1)
     return TrainingStep(moco.train(), VIEWS, optimizer, Precision("off", CPU))
 
 
@@ -41,18 +45,58 @@ def test_a_step_returns_loss_and_top1_and_moves_all():
     assert all(p.grad is None for p in step.moco.parameters())
 
 
-def test_nothing_that_the_model_returned_outlives_the_step():
-    """A CUDA graph writes the next step's outputs to the same memory."""
-    step, returned = make_step(), []
+def watched(step: TrainingStep) -> tuple[dict, list[set]]:
+    """References by name to what views and model return, and the names alive at the start of each backward."""
+    made, alive = {}, []
+    views, model = step.views, step.model
 
-    def model(*pair):
-        contrast = step.moco(*pair)
-        returned.extend(map(weakref.ref, contrast[:-1]))  # less the queue
+    def watching_views(series, generator):
+        pair = views(series, generator=generator)
+        for view, name in zip(pair, "qk", strict=True):
+            made.update({f"{name}.{k}": weakref.ref(v) for k, v in view._asdict().items() if v is not None})
+        return pair
+
+    def watching_model(*pair):
+        contrast = model(*pair)
+        made.update({k: weakref.ref(v) for k, v in contrast._asdict().items() if k != "queue"})
+        contrast.loss.register_hook(lambda _: alive.append({name for name, one in made.items() if one() is not None}))
         return contrast
 
-    step.model = model
+    step.views, step.model = watching_views, watching_model
+    return made, alive
+
+
+def test_nothing_that_views_and_model_returned_outlives_the_step():
+    """A CUDA graph writes the next step's outputs to the same memory."""
+    step = make_step()
+    made, _ = watched(step)
     scores = step(make_batch([20, 9, 14, 3]), seeded())
-    assert returned and not [one for one in returned if one() is not None] and scores.shape == (2,)
+    assert len(made) == 11 and not [name for name, one in made.items() if one() is not None]
+    assert scores.shape == (2,)
+
+
+def test_what_is_alive_in_a_step_is_alive_in_its_rehearsal():
+    """A CUDA graph of the backward is captured for that, and else captured again in the first step."""
+    step, series = make_step(), make_batch([20, 9, 14, 3])
+    _, alive = watched(step)
+    step.rehearse(series, rounds=1)
+    step(series, seeded())
+    assert alive[0] == alive[1] and {"q.x", "k.doy", "hardest", "keys"} <= alive[0]
+
+
+def test_a_step_begins_before_its_views(monkeypatch):
+    """Or else CUDA graphs free the views before the model has read them."""
+    called, step, series = [], make_step(), make_batch([20, 9, 14, 3])
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: called.append("begin"))
+
+    def compiler(function):
+        name = getattr(function, "__name__", "model")
+        return lambda *given: called.append(name) or function(*given)
+
+    step.compile(compiler)
+    step.rehearse(series, rounds=1)
+    step(series, seeded())
+    assert called == ["begin", "of_numbers", "model"] * 2
 
 
 def test_a_step_never_looks_at_a_number():
@@ -79,7 +123,8 @@ def test_views_and_model_compile_in_one_piece_each(bn_splits):
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_rehearsal_leaves_nothing_behind(fails):
     step, series = make_step(bn_splits=2), make_batch([20, 9, 14, 3])
-    before = {name: tensor.clone() for name, tensor in step.moco.state_dict().items()}
+    step(series, seeded())
+    before, moments = (copy.deepcopy(part.state_dict()) for part in (step.moco, step.optimizer))
     random_numbers = torch.get_rng_state()
     if fails:
         step.model = lambda *pair: (step.moco(*pair), torch.rand(1), 1 / 0)
@@ -89,6 +134,7 @@ def test_a_rehearsal_leaves_nothing_behind(fails):
         step.rehearse(series)
     assert same(step.moco.state_dict(), before) and torch.equal(torch.get_rng_state(), random_numbers)
     assert all(p.grad is None for p in step.moco.parameters())
+    torch.testing.assert_close(step.optimizer.state_dict(), moments, atol=0, rtol=0)
 
 
 # ---- a compiler that fails
@@ -116,7 +162,7 @@ def test_by_default_a_run_goes_on_without(data_root, tmp_path, monkeypatch, caps
     flags = ("--rc", "--use-doy", "-e", 2)
     plain = pretrain(data_root, tmp_path / "plain", *flags, "--no-compile")
     assert "torch.compile" not in capsys.readouterr().out
-    monkeypatch.setattr(main_moco, "is_compiling_wanted", lambda wanted, device: True)  # as on a GPU
+    monkeypatch.setattr(main_moco, "is_compiling_wanted", lambda wanted, ranks: True)  # as on a GPU
     other = pretrain(data_root, tmp_path / "other", *flags)
     said = "torch.compile failed (RuntimeError: backend='inductor' raised: no C++ compiler); going on without it;"
     assert capsys.readouterr().out.count(f"\n{said} --no-compile silences this\n") == 1
@@ -129,3 +175,18 @@ def test_what_was_asked_for_must_work(data_root, tmp_path, capsys, broken_compil
     assert message == (
         "--compile: torch.compile failed (RuntimeError: backend='inductor' raised: no C++ compiler); leave it out"
     )
+
+
+def test_of_several_ranks_the_one_that_fails_ends_the_run(broken_compiler):
+    """The others wait for it, so it cannot go on without."""
+    assert not is_compiling_wanted(None, Ranks(0, 2, torch.device("cuda"))) and is_compiling_wanted(True, RANKS)
+    with pytest.raises(UsageError, match="--compile: torch.compile failed .*; leave it out"):
+        compile_step(make_step(), make_batch([20, 9, 14, 3]), RANKS, is_required=None)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(AssertionError(), "AssertionError"), (RuntimeError("one\ntwo\n\nthree"), "RuntimeError: one two")],
+)
+def test_an_error_in_one_line(error, line):
+    assert in_one_line(error) == line and len(in_one_line(RuntimeError("long " * 1000))) < 250

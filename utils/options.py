@@ -95,5 +95,5 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         "--compile",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="compile the model (default: for pre-training on a GPU); pays from some hundred steps on",
+        help="torch.compile (default: for pre-training on one GPU); pays from some hundred steps on",
     )
