@@ -37,7 +37,7 @@ from utils.metrics import SCORES, score
 from utils.naming import DOY_NOTICE, training_name
 from utils.precision import Precision
 from utils.progress import Progress
-from utils.recipe import Recipe, choose_recipe
+from utils.recipe import FEW_LABELS, RECIPES, Recipe, choose_recipe
 from utils.report import write_comparison
 from utils.schedule import make_scheduler
 from utils.seeding import RandomStreams, seed_everything
@@ -60,7 +60,7 @@ def get_args(argv: list[str] | None = None) -> Namespace:
     options.add_training(parser)
     add = parser.add_argument
     add("--interp", action="store_true", help="rf, svm, gbt, tempcnn, lstm: interpolate to a regular grid of days")
-    add("--recipe", choices=("auto", "published"), default="auto", help="auto: few-label where labels are few")
+    add("--recipe", choices=RECIPES, default="auto", help=f"auto: few-label up to {FEW_LABELS:,} labels")
     add("--init", choices=INITS, default="published", help="how fresh weights start")
     options.leave_to_recipe(parser, LEFT_TO_RECIPE)
     add("--pretrained", metavar="PATH", help="start the trunk from this checkpoint")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-FEW_LABELS = 1000  # up to this many labelled series, "auto" is the few-label recipe
+RECIPES = ("auto", "few-label", "published")
+FEW_LABELS = 2000  # up to this many labelled series, "auto" is the few-label recipe
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,12 @@ class Recipe:
 
 
 PUBLISHED = Recipe("published")
-STEPS = 800  # of the few-label recipe
+STEPS, EPOCHS = 800, 40  # of the few-label recipe, at least; up to 320 labels the steps decide
 
 
 def few_label_recipe(num_series: int, *, batchsize: int = 16, epochs: int | None = None) -> Recipe:
-    """Small batches, a length in steps, warm-up and cosine, averaged predictions."""
-    epochs = epochs or math.ceil(STEPS * batchsize / max(num_series, batchsize))
+    """Small batches, a length in steps and epochs, warm-up and cosine, averaged predictions."""
+    epochs = epochs or max(EPOCHS, math.ceil(STEPS * batchsize / max(num_series, batchsize)))
     return Recipe(
         "few-label",
         init="torch",
@@ -55,12 +56,12 @@ def few_label_recipe(num_series: int, *, batchsize: int = 16, epochs: int | None
 
 
 def choose_recipe(name: str, num_series: int, **given) -> Recipe:
-    """The recipe by name ("auto", "published") for so many labelled series.
+    """The recipe by name ("auto", "few-label", "published") for so many labelled series.
 
     What was ``given`` on the command line (batchsize, epochs …, unless None) takes the place of what the recipe says.
     """
     given = {key: value for key, value in given.items() if value is not None}
     recipe = PUBLISHED
-    if name == "auto" and num_series <= FEW_LABELS:
+    if name == "few-label" or name == "auto" and num_series <= FEW_LABELS:
         recipe = few_label_recipe(num_series, **{key: given[key] for key in ("batchsize", "epochs") if key in given})
     return replace(recipe, **given)

@@ -1,0 +1,28 @@
+"""Which recipe is used, and how long it trains."""
+
+from __future__ import annotations
+
+import pytest
+
+from utils.recipe import FEW_LABELS, PUBLISHED, choose_recipe
+
+
+@pytest.mark.parametrize(
+    ("labels", "epochs", "steps"), [(10, 800, 800), (50, 256, 1024), (200, 64, 832), (320, 40, 800), (2000, 40, 5000)]
+)
+def test_the_length_of_the_few_label_recipe(labels, epochs, steps):
+    """At least 800 steps, and at least 40 epochs."""
+    recipe = choose_recipe("auto", labels)
+    assert recipe.name == "few-label" and recipe.epochs == epochs
+    assert recipe.epochs * -(-labels // recipe.batchsize) == steps
+
+
+def test_which_recipe():
+    assert choose_recipe("auto", FEW_LABELS).name == choose_recipe("few-label", 10**6).name == "few-label"
+    assert choose_recipe("auto", FEW_LABELS + 1) == choose_recipe("published", 50) == PUBLISHED
+
+
+def test_what_is_given_comes_first():
+    recipe = choose_recipe("few-label", 100, batchsize=32, epochs=None, learning_rate=0.5)
+    assert (recipe.batchsize, recipe.epochs, recipe.learning_rate) == (32, 256, 0.5)
+    assert choose_recipe("few-label", 100, epochs=7).epochs == 7
