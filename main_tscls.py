@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets import bands
-from datasets.batches import split_batches
+from datasets.batches import even_batches, split_batches
 from datasets.catalog import Selection, Splits, open_classmap, open_eval, open_labelled
 from datasets.classmap import ClassMap
 from datasets.errors import DataError
@@ -89,6 +89,17 @@ def recipe_of(args: Namespace, num_labels: int) -> Recipe:
     return replace(recipe, cosine=recipe.cosine and not args.schedule)
 
 
+def trunks_for(name: str) -> tuple[str, ...]:
+    """Models whose checkpoints this one can start from."""
+    return SAME_TRUNK if name in SAME_TRUNK else (name,)
+
+
+def check_pretrained(args: Namespace) -> None:
+    """Find out before the first model is trained whether all can start from the checkpoint."""
+    for name in args.models:
+        load_pretrained(build_model(name, sequencelength=args.sequencelength), args.pretrained, trunks_for(name))
+
+
 class Run:
     """One network, one seed: trains, keeps the best, predicts."""
 
@@ -116,7 +127,7 @@ class Run:
     def take_trunk(self, path: str) -> None:
         """Start the trunk from a checkpoint, of the same model or of one with the same trunk."""
         own = self.network.arguments
-        taken = load_pretrained(self.network, path, SAME_TRUNK if own["name"] in SAME_TRUNK else (own["name"],))
+        taken = load_pretrained(self.network, path, trunks_for(own["name"]))
         if self.ranks.is_main:
             reads_doy = own["name"] == "stnet" or own["use_doy"]
             if taken.model.get("name") == "transformer" and taken.model["use_doy"] != reads_doy:
@@ -201,6 +212,8 @@ class Run:
 
     def batches(self, order: np.ndarray) -> list[np.ndarray]:
         """Batches of an epoch; each gives every rank the two series that batch normalisation needs."""
+        if self.recipe.is_even:
+            return even_batches(order, self.recipe.batchsize)
         return split_batches(order, self.recipe.batchsize, smallest=2 * self.ranks.count)
 
     def train_epoch(self, model: nn.Module, inputs: Inputs, epoch: int, progress: Progress) -> dict:
@@ -267,6 +280,8 @@ def main(argv: list[str] | None = None) -> list[Path]:
         classmap = open_classmap(args.datapath, args.nclasses)
     if ranks.is_main:
         notices(args)
+    if args.pretrained:
+        check_pretrained(args)
     folders = []
     for seed in args.seeds:
         with distributed.main_first(ranks):

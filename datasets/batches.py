@@ -144,3 +144,11 @@ def split_batches(
         if not drop_last:
             batches[-1] = np.concatenate([batches[-1], last])
     return batches
+
+
+def even_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Cut an order of positions into batches of ``batch_size`` or a few more, whose sizes differ by at most one.
+
+    Batch normalisation learns nothing good from a last batch of two or three, which with few labels is one of four.
+    """
+    return np.array_split(order, max(1, len(order) // batch_size))

@@ -237,6 +237,13 @@ def test_pretrained_checkpoints_that_do_not_fit(tmp_path, data_root, capsys):
     assert not evidence.exists()
 
 
+def test_all_models_are_looked_at_before_the_first_is_trained(tmp_path, data_root, capsys):
+    path = train(data_root, tmp_path / "in") / "model_best.pth"
+    argv = ["stnet", "tempcnn", "-n", 50, "--sequencelength", 20, "-d", "cpu", "--datapath", data_root]
+    line = refused(main_tscls, [*argv, "-l", tmp_path / "out", "--pretrained", path], capsys)
+    assert line == f"{path}: is of stnet; expected a checkpoint of tempcnn" and not (tmp_path / "out").exists()
+
+
 def test_pretrained_is_for_networks(tmp_path, data_root, capsys):
     line = refuse(main_tscls, tmp_path / "out", capsys, "--pretrained", "x.pth", root=data_root, model="rf")
     assert line.startswith("--pretrained is for the networks")

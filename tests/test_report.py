@@ -153,6 +153,12 @@ PRETRAINED = "checkpoints/pretrained/MoCoV2_TRSF_doy/model_best.pth"
     ([{"num": 50}, {"useall": True}], ["stnet (50 labels)", "stnet (all labels)"]),
     ([{"lr": 0.1}, {"lr": 0.2}, {"model": "rf", "lr": 0.3}], ["stnet (lr=0.1)", "stnet (lr=0.2)", "rf"]),
     ([{"suffix": None}, {"suffix": "x"}], ["stnet", "stnet (suffix=x)"]),
+    ([{"datapath": "a"}, {"datapath": "b"}], ["stnet (data: a)", "stnet (data: b)"]),
+    ([{"epochs": 2, "recipe_used": {"epochs": 2}}, {"epochs": 3, "recipe_used": {"epochs": 3}}],
+     ["stnet (epochs=2)", "stnet (epochs=3)"]),
+    ([{"recipe_used": {"epochs": 2}}, {"recipe_used": {"epochs": 3}}],
+     ["stnet (recipe_used=epochs:2)", "stnet (recipe_used=epochs:3)"]),
+    ([{}, {"regions": ["Adams", "Harvey"]}], ["stnet", "stnet (regions=Adams+Harvey)"]),
 ])  # fmt: skip
 def test_labels_say_what_differs(tmp_path, experiments, labels):
     assert labels_of(tmp_path, *experiments) == labels

@@ -22,6 +22,7 @@ class Recipe:
         patience: epochs without a better validation loss before training stops, and the best weights are kept.
             None: train to the end on train and valid together (their labels are one budget) and keep the last weights.
         draws: random choices of observations (``--rc``) that a prediction is averaged over.
+        is_even: batches are of equal size; else the last one of an epoch is what is left.
     """
 
     name: str
@@ -34,15 +35,16 @@ class Recipe:
     warmup_epochs: float = 0
     cosine: bool = False
     draws: int = 1
+    is_even: bool = False
 
 
 PUBLISHED = Recipe("published")
-STEPS, EPOCHS = 800, 40  # of the few-label recipe, at least; up to 320 labels the steps decide
+STEPS, EPOCHS = 800, 40  # of the few-label recipe, at least; with few labels the steps decide
 
 
 def few_label_recipe(num_series: int, *, batchsize: int = 16, epochs: int | None = None) -> Recipe:
     """Small batches, a length in steps and epochs, warm-up and cosine, averaged predictions."""
-    epochs = epochs or max(EPOCHS, math.ceil(STEPS * batchsize / max(num_series, batchsize)))
+    epochs = epochs or max(EPOCHS, math.ceil(STEPS / max(1, num_series // batchsize)))
     return Recipe(
         "few-label",
         init="torch",
@@ -52,6 +54,7 @@ def few_label_recipe(num_series: int, *, batchsize: int = 16, epochs: int | None
         warmup_epochs=0.05 * epochs,
         cosine=True,
         draws=8,
+        is_even=True,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -149,13 +149,17 @@ def _budget(arguments: dict[str, Any]) -> str:
 def _labels(experiments: list[dict[str, Any]]) -> list[str]:
     """A short name for each experiment: what differs between them, and no more, beside the model and pre-training."""
     shown = [
-        name for name, value_of in (("budget", _budget), ("year", lambda arguments: arguments.get("year")))
+        name for name, value_of in (("budget", _budget), ("year", _get("year")), ("datapath", _get("datapath")))
         if len({value_of(arguments) for arguments in experiments}) > 1
     ]  # fmt: skip
     alike: dict[str, list[dict[str, Any]]] = {}
     for arguments in experiments:
         alike.setdefault(_label(arguments, shown), []).append(arguments)
     return [_label(arguments, shown, _differing(alike[_label(arguments, shown)])) for arguments in experiments]
+
+
+def _get(name: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda arguments: arguments.get(name)
 
 
 def _label(arguments: dict[str, Any], shown: list[str], others: Sequence[str] = ()) -> str:
@@ -168,11 +172,20 @@ def _label(arguments: dict[str, Any], shown: list[str], others: Sequence[str] = 
         notes.append(_budget(arguments))
     if "year" in shown:
         notes.append(f"trained on {arguments.get('year')}")
-    notes += [f"{name}={arguments[name]}" for name in others if arguments.get(name) is not None]
+    if "datapath" in shown:
+        notes.append(f"data: {arguments.get('datapath')}")
+    notes += [f"{name}={_text(arguments[name])}" for name in others if arguments.get(name) is not None]
     return f"{arguments['model']} ({', '.join(notes)})" if notes else arguments["model"]
 
 
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{name}:{part}" for name, part in value.items())
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def _differing(experiments: list[dict[str, Any]]) -> list[str]:
-    """Names of the arguments that tell these experiments apart."""
+    """Names of the arguments that tell these experiments apart; the recipe, which follows from others, if it must."""
     names = sorted(set().union(*experiments) - NOT_THE_EXPERIMENT)
-    return [name for name in names if len({json.dumps(e.get(name), sort_keys=True) for e in experiments}) > 1]
+    differing = [name for name in names if len({json.dumps(e.get(name), sort_keys=True) for e in experiments}) > 1]
+    return [name for name in differing if name != "recipe_used"] or differing
