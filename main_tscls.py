@@ -5,7 +5,6 @@ python main_tscls.py stnet --rc --pretrained checkpoints/pretrained/MoCoV2_TRSF_
 
 from __future__ import annotations
 
-import argparse
 import logging
 import math
 import time
@@ -52,7 +51,7 @@ LEFT_TO_RECIPE = ("init", "epochs", "batchsize", "learning_rate", "weight_decay"
 
 
 def get_args(argv: list[str] | None = None) -> Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
+    parser = options.Parser(description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument(
         "models", nargs="+", metavar="model", help=f"one or more of {', '.join((*NETWORKS, *ESTIMATORS))}"
     )
@@ -158,32 +157,36 @@ class Run:
     def load_best(self) -> None:
         """Take the weights of the run's model_best.pth."""
         path = self.folder / "model_best.pth"
-        checkpoint = load_checkpoint(path)
+        checkpoint = load_checkpoint(path, "train this run first (leave out --eval), or give the flags it had")
         load_weights(self.network, checkpoint["model_state"], path)
         self.draws = checkpoint.get("draws", 1)
 
-    def fit(self, splits: Splits) -> float:
-        """Train, watching the valid split unless the recipe trains on it too; returns the seconds it took."""
-        args, ranks, recipe, start = self.args, self.ranks, self.recipe, time.monotonic()
+    def prepare(self, series: SeriesSet) -> None:
+        """Make ready to train on a set of series."""
+        args, ranks, recipe = self.args, self.ranks, self.recipe
         if recipe.batchsize < 2 * ranks.count:
             raise UsageError(f"-b {recipe.batchsize}: {ranks.count} ranks need at least 2 series each in a batch")
-        trained_on = splits.train if recipe.patience else join((splits.train, splits.valid))
-        inputs = Inputs(args, self.method, trained_on, ranks)
-        valid = Inputs(args, self.method, splits.valid, ranks) if recipe.patience else None
-        self.draws = recipe.draws
+        self.inputs = Inputs(args, self.method, series, ranks)
         self.freeze_trunk(args.freeze)  # before the ranks agree on what gets gradients
         # by default not: short runs do not repay it; without CUDA graphs, as an epoch's last batch is of another size
-        model = torch.compile(self.network, dynamic=False) if args.compile else self.network
+        self.model = torch.compile(self.network, dynamic=False) if args.compile else self.network
         if ranks.count > 1:
-            model = distributed.parallel(model)
+            self.model = distributed.parallel(self.model)
         parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(
             parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
-        steps = len(self.batches(np.arange(len(inputs))))
+        steps = len(self.batches(np.arange(len(series))))
         schedule = {"warmup_epochs": recipe.warmup_epochs, "schedule": args.schedule, "cosine": recipe.cosine}
         self.scheduler = make_scheduler(self.optimizer, steps, recipe.epochs, **schedule)
         self.streams = RandomStreams(self.seed, ranks.device, ranks.rank)
+
+    def fit(self, splits: Splits) -> float:
+        """Train, watching the valid split unless the recipe trains on it too; returns the seconds it took."""
+        args, ranks, recipe, start = self.args, self.ranks, self.recipe, time.monotonic()
+        self.prepare(splits.train if recipe.patience else join((splits.train, splits.valid)))
+        valid = Inputs(args, self.method, splits.valid, ranks) if recipe.patience else None
+        self.draws = recipe.draws
         kept = run_arguments(args, self.network.arguments["name"], self.seed, recipe)
         self.log = RunLog(self.folder, kept, again=True) if ranks.is_main else None
         best, not_improved = math.inf, 0
@@ -191,7 +194,7 @@ class Run:
         for epoch in progress:
             self.last_epoch = epoch
             row = {"epoch": epoch, "lr": self.scheduler.get_last_lr()[0]}
-            row |= self.train_epoch(model, inputs, epoch, progress)
+            row |= self.train_epoch(epoch, progress)
             distributed.average_statistics(self.network)
             if valid is not None:
                 scores = score(predict(self.network, valid, self.seed, self.precision), splits.valid.labels)
@@ -208,6 +211,7 @@ class Run:
             progress.epoch(row, is_last)
             if is_last:
                 break
+        self.model = self.network  # a parallel model that outlives the group of ranks may wait for it for ever
         return time.monotonic() - start
 
     def batches(self, order: np.ndarray) -> list[np.ndarray]:
@@ -216,8 +220,9 @@ class Run:
             return even_batches(order, self.recipe.batchsize)
         return split_batches(order, self.recipe.batchsize, smallest=2 * self.ranks.count)
 
-    def train_epoch(self, model: nn.Module, inputs: Inputs, epoch: int, progress: Progress) -> dict:
+    def train_epoch(self, epoch: int, progress: Progress) -> dict:
         """One pass over the training series; returns its means for the log."""
+        model, inputs = self.model, self.inputs
         model.train()
         self.freeze_trunk(self.args.freeze)
         start, augment = time.monotonic(), self.streams.augment

@@ -19,8 +19,9 @@ import torch
 import main_tscls
 from datasets.errors import DataError
 from models import ModelError
+from utils import options
 from utils.errors import exit_cleanly
-from utils.figures import new_figure
+from utils.figures import new_figure, with_spread
 from utils.metrics import SCORES
 from utils.report import markdown
 from utils.runs import read_run
@@ -37,7 +38,7 @@ ARMS = {
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--datapath", default=main_tscls.DATAPATH, help="data root with labels")
     add("--year", type=int, default=2019)
@@ -76,12 +77,12 @@ def run_all(args: argparse.Namespace) -> pd.DataFrame:
 
 def table(results: pd.DataFrame) -> str:
     """Overall accuracy, mean and standard deviation over seeds, arms x labels, as Markdown."""
-    stats = results.groupby(["arm", "labels"], sort=False)["oa"].agg(["mean", "std"]).fillna(0)
+    stats = results.groupby(["arm", "labels"], sort=False)["oa"].agg(["mean", "std"])
     budgets = sorted(results["labels"].unique())
     arms = results["arm"].unique()
     cells = {"": arms}
     for n in budgets:
-        cells[f"{n} labels"] = [f"{stats.loc[(arm, n), 'mean']:.3f} ± {stats.loc[(arm, n), 'std']:.3f}" for arm in arms]
+        cells[f"{n} labels"] = [with_spread(*stats.loc[(arm, n)]) for arm in arms]
     return markdown(pd.DataFrame(cells))
 
 

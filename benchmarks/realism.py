@@ -9,7 +9,6 @@ features of a series (0.5: cannot, 1: always can; a classifier two-sample test, 
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from datasets.catalog import open_unlabelled
 from datasets.errors import DataError
 from datasets.simulate import simulate
 from datasets.store import SeriesSet
+from utils import options
 from utils.errors import exit_cleanly
 
 MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
@@ -181,7 +181,7 @@ def _correlations(real: Observations, simulated: Observations) -> None:
 
 @exit_cleanly(DataError)
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.realism", description=__doc__.split("\n")[0])
+    parser = options.Parser(prog="python -m benchmarks.realism", description=__doc__.split("\n")[0])
     parser.add_argument("--real", type=Path, required=True, help="data root with real series")
     parser.add_argument("--sim", type=Path, help="data root of US-sim (default: simulate a sample)")
     parser.add_argument("--year", type=int, default=2019)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets import budget, checks, published, sites
+from datasets import budget, published, sites
 from datasets.classmap import ClassMap, read_classmap
 from datasets.errors import DataError
 from datasets.store import SeriesSet, Store
@@ -105,6 +105,10 @@ def open_unlabelled(datapath: str | Path, year: int | str, *, num: int | None = 
 def open_classmap(datapath: str | Path, nclasses: int = 20) -> ClassMap:
     """The class map of `nclasses` classes, "Other" not counted: ROOT/classmapping<nclasses>.csv."""
     path = _root(datapath) / f"classmapping{nclasses}.csv"
+    if not path.exists():
+        there = sorted(int(match[1]) for _, match in _matches(path.parent, re.compile(r"classmapping(\d+)\.csv")))
+        choice = f"give -c {' or '.join(map(str, there))}, for which there is one" if there else "there is no other"
+        raise DataError(f"{path}: no such class map; {choice}, or write it with datasets.classmap.write_classmap")
     classmap = read_classmap(path)
     if classmap.num_classes != nclasses + 1:
         raise DataError(f"{path}: {classmap.num_classes - 1} classes; expected {nclasses}, as its name says")
@@ -135,10 +139,10 @@ def _find_labelled(folder: Path, split: str, selection: Selection) -> _Found:
         found = _Found(SeriesSet.whole(published.npy_store(file)), is_exact=True)
     else:
         found = _Found(SeriesSet.whole(_published_pool(folder, split, selection.nclasses)), is_exact=False)
-    source = found.series.store.source
-    if found.series.labels is None:
-        raise DataError(f"{source}: no labels; expected a class id for every {split} series")
-    checks.check_labels(found.series.labels, selection.nclasses + 1, source)
+    store = found.series.store
+    if store.labels is None:
+        raise DataError(f"{store.source}: no labels; expected a class id for every {split} series")
+    store.check_labels(selection.nclasses + 1)
     return found
 
 
@@ -155,7 +159,7 @@ def _published_pool(folder: Path, split: str, nclasses: int) -> Store:
     if (whole := folder / "npy" / f"{name}_All.npy").is_file():
         return published.npy_store(whole)
     table = folder / f"{split}.csv"
-    if table.is_file() and (store := published.table_store(table)) is not None:
+    if table.is_file() and (store := published.table_store(table, nclasses)) is not None:
         return store
     pattern = re.compile(rf"{name}_R(\d+)_Seed(\d+)_Class{nclasses}\.npy")
     drawn = [(int(match[1]), -int(match[2]), file) for file, match in _matches(folder / "npy", pattern)]

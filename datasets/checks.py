@@ -11,6 +11,8 @@ from datasets.bands import BANDS, MAX_DOY
 from datasets.errors import DataError
 
 DN_LIMITS = np.iinfo(np.int16)
+DIGITAL_NUMBER = f"a digital number from {DN_LIMITS.min} to {DN_LIMITS.max}"
+DAY = f"a whole number from 1 to {MAX_DOY}"
 
 
 def check_lengths(lengths: np.ndarray, observations: int, where: str, first: int = 0) -> None:
@@ -23,17 +25,28 @@ def check_lengths(lengths: np.ndarray, observations: int, where: str, first: int
         raise DataError(f"{where}: the lengths add up to {lengths.sum()} observations, but there are {observations}")
 
 
+def are_digital_numbers(values: np.ndarray) -> np.ndarray:
+    """Which values are finite numbers that int16 DN can hold."""
+    with np.errstate(invalid="ignore"):
+        return (values >= DN_LIMITS.min) & (values <= DN_LIMITS.max)  # False for NaN as well
+
+
+def are_days(values: np.ndarray) -> np.ndarray:
+    """Which values are whole days of a year."""
+    with np.errstate(invalid="ignore"):
+        return (values >= 1) & (values <= MAX_DOY) & (values % 1 == 0)
+
+
 def check_bands(bands: np.ndarray, lengths: np.ndarray, where: str, first: int = 0) -> None:
     """All of `bands` (M, 10) are finite numbers that int16 DN can hold."""
     if bands.dtype == np.int16:
         return
-    with np.errstate(invalid="ignore"):
-        good = (bands >= DN_LIMITS.min) & (bands <= DN_LIMITS.max)  # False for NaN as well
+    good = are_digital_numbers(bands)
     if not good.all():
         row, band = np.argwhere(~good)[0]
         raise DataError(
             f"{where}: {_observation(row, lengths, first)}: {BANDS[band]} is {bands[row, band]};"
-            f" expected a digital number from {DN_LIMITS.min} to {DN_LIMITS.max}"
+            f" expected {DIGITAL_NUMBER}"
         )
     if bands.size and bands.dtype.kind == "f" and np.abs(bands).max() <= 2 and (bands % 1 != 0).any():
         raise DataError(
@@ -44,14 +57,10 @@ def check_bands(bands: np.ndarray, lengths: np.ndarray, where: str, first: int =
 
 def check_days(doy: np.ndarray, lengths: np.ndarray, where: str, first: int = 0) -> None:
     """All of `doy` (M,) are whole days from 1 to 366 that never run backwards inside a series."""
-    with np.errstate(invalid="ignore"):
-        good = (doy >= 1) & (doy <= MAX_DOY) & (doy % 1 == 0)
+    good = are_days(doy)
     if not good.all():
         row = np.flatnonzero(~good)[0]
-        raise DataError(
-            f"{where}: {_observation(row, lengths, first)}: day of year is {doy[row]};"
-            f" expected a whole number from 1 to {MAX_DOY}"
-        )
+        raise DataError(f"{where}: {_observation(row, lengths, first)}: day of year is {doy[row]}; expected {DAY}")
     backwards = np.diff(doy) < 0
     backwards[np.cumsum(lengths)[:-1] - 1] = False  # from one series to the next
     if backwards.any():

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from datasets.errors import DataError
+from datasets.tables import cell_error, line_of, read_csv, whole_numbers
 
 COLUMNS = ("id", "classname", "code", "Red", "Green", "Blue")
 OTHER_NAME, OTHER_CODE, OTHER_COLOUR = "Other", 0, (128, 128, 128)
@@ -57,19 +58,20 @@ def read_classmap(path: str | Path) -> ClassMap:
     """Read a map file: columns id, classname, code, Red, Green, Blue in any order and case, others are ignored.
 
     A byte-order mark and blanks around names are fine. DataError names a missing column, ids that are not
-    0 … C-1 once each, a code that appears twice, and a value that is no whole number in its range.
+    0 … C-1 once each, a code that appears twice, a blank name, and a value that is no whole number in its range.
     """
     path = Path(path)
-    table = _read_table(path)
-    ids = _whole_numbers(table, "id", path, 0, len(table) - 1)
-    codes = _whole_numbers(table, "code", path, 1, None)
-    colours = zip(*(_whole_numbers(table, name, path, 0, 255) for name in COLUMNS[3:]), strict=True)
-    names = table["classname"].str.strip()
+    table, columns = _read_table(path)
+    limits = {"id": (0, len(table) - 1), "code": (1, None), **dict.fromkeys(COLUMNS[3:], (0, 255))}
+    ids, codes, *colours = (whole_numbers(table, path, columns[name], *limits[name]).tolist() for name in limits)
+    names = table[columns["classname"]].str.strip()
+    if (names == "").any():
+        raise cell_error(path, columns["classname"], int((names == "").argmax()), "the name of a class")
     for column, values in (("id", ids), ("code", codes)):
-        twice = [value for value in values if values.count(value) > 1]
-        if twice:
-            raise DataError(f"{path}: {column} {twice[0]} appears more than once; expected every {column} once")
-    by_id = sorted(zip(ids, names, codes, colours, strict=True))
+        for row, value in enumerate(values):
+            if value in values[:row]:
+                raise DataError(f"{line_of(path, row)}: {column} {value} appears again; expected every {column} once")
+    by_id = sorted(zip(ids, names, codes, zip(*colours, strict=True), strict=True))
     return ClassMap.of([(name, code, colour) for _, name, code, colour in by_id])
 
 
@@ -81,32 +83,17 @@ def write_classmap(path: str | Path, classmap: ClassMap) -> None:
     table.to_csv(path, encoding="utf-8-sig", lineterminator="\n")
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    """The needed columns as text, under the names of COLUMNS."""
-    try:
-        table = pd.read_csv(path, encoding="utf-8-sig", dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such class map") from None
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read as a class map ({reason})") from None
-    found = {name.strip().lower(): name for name in table.columns}
+def _read_table(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The table, and what it calls each of COLUMNS."""
+    table = read_csv(path, dtype=str)
+    found = {name.lower(): name for name in table.columns}
     for name in COLUMNS:
         if name.lower() not in found:
-            given = ", ".join(column.strip() for column in table.columns)
-            raise DataError(f"{path}: no column {name!r}; expected {', '.join(COLUMNS)}, found {given}")
+            expected, given = ", ".join(COLUMNS), ", ".join(table.columns)
+            raise DataError(f"{path}: no column {name!r}; expected {expected}, found {given}")
     if table.empty:
         raise DataError(f"{path}: no classes; expected a row a class")
-    return table[[found[name.lower()] for name in COLUMNS]].set_axis(COLUMNS, axis=1)
-
-
-def _whole_numbers(table: pd.DataFrame, column: str, path: Path, low: int, high: int | None) -> list[int]:
-    for row, text in enumerate(table[column], start=2):  # line 1 holds the column names
-        value = text.strip()
-        if not value.isdecimal() or int(value) < low or (high is not None and int(value) > high):
-            expected = f"a whole number, {low} or more" if high is None else f"a whole number from {low} to {high}"
-            raise DataError(f"{path}: line {row}: {column} is {value!r}; expected {expected}")
-    return [int(text) for text in table[column]]
+    return table, {name: found[name.lower()] for name in COLUMNS}
 
 
 CDL20 = ClassMap.of(

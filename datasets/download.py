@@ -9,7 +9,6 @@ id, so what arrives is byte for byte what github.com/YXu556/SITS-MoCo holds at c
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,7 +22,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from datasets.errors import DataError
+from datasets.errors import DataError, Parser
 
 BASE_URL = "https://raw.githubusercontent.com/YXu556/SITS-MoCo/1fab709"
 TIMEOUT = 30  # seconds without a byte from the server
@@ -164,7 +163,7 @@ def download(name: str, out: Path | None = None, base_url: str = BASE_URL) -> Pa
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m datasets.download",
         description="Fetch the authors' published toy data or pre-trained checkpoint, resumable and verified.",
     )
@@ -172,8 +171,8 @@ def main(arguments: list[str] | None = None) -> int:
     defaults = " or ".join(wanted.out for wanted in DOWNLOADS.values())
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"where to (default: {defaults})")
     parser.add_argument("--base-url", default=BASE_URL, help="root of the repository's files (default: %(default)s)")
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_args(arguments)
         download(options.name, options.out, options.base_url)
     except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -6,6 +6,7 @@ is ignored. A split's table (train.csv …) has a row a series; rows of sequence
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path, PureWindowsPath
 
@@ -16,12 +17,15 @@ from datasets import checks
 from datasets.bands import BANDS
 from datasets.cache import cached_store
 from datasets.errors import DataError
-from datasets.store import Store
+from datasets.store import CLASS_ID, Store
+from datasets.tables import cell_error, read_csv, whole_numbers
 from datasets.unpickle import load_object_array
 from datasets.writer import StoreWriter
 
 TABLES = {"Train": "train.csv", "Valid": "valid.csv", "Eval": "eval.csv"}
 PIECE = 4096  # series written together
+
+logger = logging.getLogger(__name__)
 
 
 def npy_store(file: Path) -> Store:
@@ -41,12 +45,16 @@ def npy_store(file: Path) -> Store:
     return cached_store(file, files, year, write)
 
 
-def table_store(table: Path) -> Store | None:
-    """The store of a split's table and its series' CSV files; `None` where the table is there without them."""
+def table_store(table: Path, nclasses: int | None = None) -> Store | None:
+    """The store of a split's table and its series' CSV files; `None` where the table is there without them.
+
+    With `nclasses`, class ids run from 0 to it.
+    """
     rows = _read_table(table)
-    files = _find_series_files(table, rows["path"].astype(str).tolist())
+    files = _find_series_files(table, rows["path"].astype(str))
     if files is None:
         return None
+    whole_numbers(rows, table, "classid", 0, nclasses, what=CLASS_ID)
 
     def write(writer: StoreWriter) -> None:
         index = {"label": rows["classid"].to_numpy()} | _other_columns(rows)
@@ -111,25 +119,26 @@ def _checked_array(array: object, file: Path, number: int) -> np.ndarray:
 
 def _read_series_csv(file: Path) -> np.ndarray:
     """A series as (T, 11): bands, day of year."""
-    columns = _read_csv(file, (*BANDS, "doy"))[[*BANDS, "doy"]]
+    columns = read_csv(file, (*BANDS, "doy"))[[*BANDS, "doy"]]
     array = columns.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)  # text becomes NaN, and refused
-    lengths = np.array([len(array)])
-    checks.check_lengths(lengths, len(array), str(file))
-    checks.check_bands(array[:, :-1], lengths, str(file))
-    checks.check_days(array[:, -1], lengths, str(file))
+    if not len(array):
+        raise DataError(f"{file}: no row below the names of the columns; expected one an observation")
+    days = array[:, -1]
+    good = np.column_stack([checks.are_digital_numbers(array[:, :-1]), checks.are_days(days)])
+    good[1:, -1] &= np.diff(days) >= 0
+    if not good.all():
+        row, column = np.argwhere(~good)[0]
+        expected = checks.DIGITAL_NUMBER if column < len(BANDS) else f"{checks.DAY}, not below that of the row before"
+        raise cell_error(file, columns.columns[column], row, expected)
+    checks.check_bands(array[:, :-1], np.array([len(array)]), str(file))
     return array
 
 
 def _read_table(table: Path) -> pd.DataFrame:
-    """The rows of a split's table that have a series."""
-    rows = _read_csv(table, ("path", "sequencelength", "classid"))
-    for name in ("sequencelength", "classid"):
-        numbers = pd.to_numeric(rows[name], errors="coerce")
-        bad = np.flatnonzero(~(numbers >= 0) | (numbers % 1 != 0))
-        if bad.size:
-            value = rows[name].iloc[bad[0]]
-            raise DataError(f"{table}: line {bad[0] + 2}: {name} is {value!r}; expected a whole number, 0 or more")
-        rows[name] = numbers.astype(np.int64)
+    """The rows of a split's table that have a series, numbered as in the file."""
+    rows = read_csv(table, ("path", "sequencelength", "classid"))
+    for name, what in (("sequencelength", "a whole number"), ("classid", CLASS_ID)):
+        rows[name] = whole_numbers(rows, table, name, what=what)
     rows = rows[rows["sequencelength"] > 0]
     if rows.empty:
         raise DataError(f"{table}: no row with a sequencelength above 0; expected a row a series")
@@ -144,24 +153,26 @@ def _matching_columns(table: Path, arrays: Sequence[np.ndarray], labels: np.ndar
     """Regions, codes and ids of the table's rows, if these are the same series: nothing where they are not."""
     try:
         rows = _read_table(table)
-    except DataError:
+    except DataError as error:
+        if table.is_file():
+            logger.warning("%s; so the sites of its series are not known", error)
         return {}
     lengths = [len(array) if isinstance(array, np.ndarray) and array.ndim else 0 for array in arrays]
     same = np.array_equal(rows["sequencelength"], lengths) and np.array_equal(rows["classid"], labels)
     return _other_columns(rows) if same else {}
 
 
-def _find_series_files(table: Path, paths: Sequence[str]) -> list[Path] | None:
+def _find_series_files(table: Path, paths: pd.Series) -> list[Path] | None:
     """Where the series' files are. `path` was written on another disk, so only its tail means something here:
     YEAR/<region>/<file>, or the whole of it below the data root or one of the folders around it."""
-    year = table.parent.resolve()
+    year, sample = table.parent.resolve(), next(filter(str.strip, paths), "")
     for folder, tail in ((year, 2), *((parent, 0) for parent in year.parents)):
-        if not _below(folder, paths[0], tail).is_file():
+        if not _below(folder, sample, tail).is_file():
             continue
         files = [_below(folder, path, tail) for path in paths]
-        for file, path in zip(files, paths, strict=True):
+        for row, file in zip(paths.index, files, strict=True):
             if not file.is_file():
-                raise DataError(f"{table}: no file {file} for path {path!r}; expected one for every row")
+                raise cell_error(table, "path", row, f"the path of a series file, and there is no {file}")
         return files
     return None
 
@@ -170,21 +181,6 @@ def _below(folder: Path, path: str, tail: int) -> Path:
     """The last `tail` parts (0: all) of a path with either kind of slash, without drive or root, below a folder."""
     pure = PureWindowsPath(path)
     return folder.joinpath(*pure.relative_to(pure.anchor).parts[-tail:])
-
-
-def _read_csv(file: Path, needed: tuple[str, ...]) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(file, encoding="utf-8-sig", skipinitialspace=True, keep_default_na=False)
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such file") from None
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        reason = " ".join(str(error).split())
-        raise DataError(f"{file}: cannot be read as CSV ({reason})") from None
-    table.columns = [str(name).strip() for name in table.columns]
-    for name in needed:
-        if name not in table:
-            raise DataError(f"{file}: no column {name!r}; expected {', '.join(needed)}")
-    return table
 
 
 def _by_number(file: Path) -> tuple[bool, int, str]:

@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.classmap import CDL20, write_classmap
-from datasets.errors import DataError
+from datasets.errors import DataError, Parser
 from datasets.simulation.blocks import BLOCK, BlockPlan, SeriesBlock, simulate_block
 from datasets.simulation.sites import SITES
 from datasets.store import StoreWriter
@@ -198,7 +198,7 @@ def _append(writer: StoreWriter, blocks: list[tuple[BlockPlan, SeriesBlock]], la
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m datasets.simulate", description="Simulate Sentinel-2 series of the six US study sites.",
         epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -216,8 +216,8 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> int:
     """The command line; returns the exit code."""
-    args = _arguments()
     try:
+        args = _arguments()
         simulate(
             args.out, unlabelled=args.unlabelled, train=args.train, valid=args.valid, evaluation=args.eval,
             years=tuple(args.years), seed=args.seed, progress=not args.quiet, workers=args.workers,

@@ -13,7 +13,6 @@ That is 22 bytes an observation and 8 a series. Opening reads the headers alone,
 
 from __future__ import annotations
 
-import argparse
 import copyreg
 import json
 import sys
@@ -27,13 +26,15 @@ import pandas as pd
 
 from datasets import checks
 from datasets.bands import BANDS
-from datasets.errors import DataError
+from datasets.errors import DataError, Parser
+from datasets.tables import read_csv, whole_numbers
 from datasets.writer import FORMAT, VERSION, StoreWriter
 
 __all__ = ["SeriesSet", "Store", "StoreWriter", "join"]
 
 META = ("series", "observations", "classes", "provenance")  # what meta.json tells beside format and version
 CHUNK = 65536  # series that validate() looks at together
+CLASS_ID = "a class id (a whole number)"
 
 
 class Store:
@@ -94,9 +95,13 @@ class Store:
         file = self.path / "index.csv"
         if not file.exists():
             return None
-        index = pd.read_csv(file, keep_default_na=False)
+        index = read_csv(file)
         if len(index) != len(self):
-            raise DataError(f"{file}: {len(index)} rows for {len(self)} series; expected a row a series")
+            raise DataError(
+                f"{file}: {len(index)} rows for {len(self)} series, blank lines not counted; expected a row a series"
+            )
+        if "label" in index:
+            index["label"] = whole_numbers(index, file, "label", what=CLASS_ID)
         return index
 
     @cached_property
@@ -104,9 +109,14 @@ class Store:
         """Class id of each series, (N,) int64; `None` for unlabelled data."""
         if self.index is None or "label" not in self.index:
             return None
-        labels = self.index["label"].to_numpy()
-        checks.check_labels(labels, None, str(self.path / "index.csv"))
-        return labels.astype(np.int64)
+        return self.index["label"].to_numpy()
+
+    def check_labels(self, num_classes: int | None) -> None:
+        """Labels run from 0 to num_classes - 1; DataError names the line of index.csv, or the series of `source`."""
+        if num_classes is not None and self.source == str(self.path):
+            whole_numbers(self.index, self.path / "index.csv", "label", 0, num_classes - 1, what=CLASS_ID)
+        else:
+            checks.check_labels(self.labels, num_classes, self.source)
 
     def series(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Bands (T, 10) int16 DN and day of year (T,) int16 of series i."""
@@ -127,7 +137,7 @@ class Store:
             checks.check_lengths(lengths, len(doy), str(self.path), first)
             checks.check_days(doy, lengths, str(self.path), first)
         if self.labels is not None:
-            checks.check_labels(self.labels, num_classes, str(self.path / "index.csv"))
+            self.check_labels(num_classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +233,7 @@ def _human(size: float) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m datasets.store", description="Look at everything in a store.")
+    parser = Parser(prog="python -m datasets.store", description="Look at everything in a store.")
     parser.add_argument("path", type=Path, help="folder of the store")
     try:
         store = Store.open(parser.parse_args(arguments).path)

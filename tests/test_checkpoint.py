@@ -154,10 +154,24 @@ def test_a_truncated_file_is_refused(tmp_path, share):
         load_checkpoint(tmp_path / "cut.pth")
 
 
-@pytest.mark.parametrize("name", ["nowhere.pth", "."])
-def test_a_missing_file_is_said_to_be(tmp_path, name):
-    with pytest.raises(CheckpointError, match="no such checkpoint; give the model_best.pth of a run folder"):
-        load_checkpoint(tmp_path / name)
+@pytest.mark.parametrize(
+    ("name", "files", "told"),
+    [
+        ("nowhere.pth", (), "{folder} holds no .pth file"),
+        ("nowhere.pth", ("b.pth", "a.pth", "args.json"), "{folder} holds a.pth, b.pth"),
+        (".", ("a.pth",), "{folder} holds a.pth"),
+        ("x.pth", [f"{i}.pth" for i in range(6)], "{folder} holds 0.pth, 1.pth, 2.pth, 3.pth, 4.pth …"),
+        ("T_run/model_best.pth", (), "there is no folder {folder}/T_run"),
+    ],
+)
+def test_a_missing_file_is_said_to_be(tmp_path, name, files, told):
+    for file in files:
+        (tmp_path / file).touch()
+    start = f"{tmp_path / name}: no such checkpoint ({told.format(folder=tmp_path)}); "
+    for given, advice in (((), "give the model_best.pth of a run folder"), (("train first",), "train first")):
+        with pytest.raises(CheckpointError) as error:
+            load_checkpoint(tmp_path / name, *given)
+        assert str(error.value) == start + advice
 
 
 @pytest.mark.parametrize(
@@ -269,15 +283,16 @@ def test_slim_keeps_what_fine_tuning_needs(tmp_path, capsys, monkeypatch):
     source = moco()
     model = source.encoder_q.arguments
     path = write(tmp_path / "model_best.pth", source.state_dict(), model=model, training={"optimizer": {}})
-    monkeypatch.setattr("sys.argv", ["checkpoint", str(path), str(tmp_path / "slim.pth")])
+    slimmed_path = tmp_path / "new" / "folder" / "slim.pth"
+    monkeypatch.setattr("sys.argv", ["checkpoint", str(path), str(slimmed_path)])
     main()
     assert "MB" in capsys.readouterr().out
-    loaded = load_checkpoint(tmp_path / "slim.pth")
+    loaded = load_checkpoint(slimmed_path)
     assert all(name.startswith("encoder_q.") for name in loaded["model_state"])
     assert loaded["model"] == model and loaded["epoch"] == 3 and "training" not in loaded
-    assert (tmp_path / "slim.pth").stat().st_size < 0.6 * path.stat().st_size
+    assert slimmed_path.stat().st_size < 0.6 * path.stat().st_size
     whole, slimmed = network(seed=1), network(seed=1)
-    assert load_pretrained(whole, path) == load_pretrained(slimmed, tmp_path / "slim.pth")
+    assert load_pretrained(whole, path) == load_pretrained(slimmed, slimmed_path)
     assert same(whole.state_dict(), slimmed.state_dict())
 
 

@@ -51,9 +51,14 @@ def test_the_real_file():
     [
         ("id,classname,Red,Green,Blue\n0,Corn,1,2,3\n", "no column 'code'; expected id, classname, code"),
         (HEADER, "no classes"),
-        ("", "cannot be read as a class map"),
-        (HEADER + "0,Corn,1,1,2,3\n0,Rye,2,1,2,3\n", "id 0 appears more than once"),
-        (HEADER + "0,Corn,1,1,2,3\n1,Rye,1,1,2,3\n", "code 1 appears more than once"),
+        ("", "cannot be read as CSV"),
+        (HEADER + "0,Corn,1,1,2,3\n0,Rye,2,1,2,3\n", "line 3: id 0 appears again; expected every id once"),
+        (HEADER + "0,Corn,1,1,2,3\n1,Rye,1,1,2,3\n", "line 3: code 1 appears again"),
+        (HEADER + "0,Corn,1,1,2,3\n1,Rye,2,1,,3\n", "line 3: Green is blank; expected a whole number from 0 to 255"),
+        (HEADER + "0,Corn,1,1,2,3\n1,Rye,2,1\n", "line 3: Green is blank"),
+        (HEADER + "0,Corn,1,1,2,3\n1, ,2,1,2,3\n", "line 3: classname is blank; expected the name of a class"),
+        (HEADER.lower() + "\n\n0,Corn,1.5,1,2,3\n", "line 4: code is '1.5'; expected a whole number, 1 or more"),
+        (HEADER + "0,Corn,1,1,2,3,4\n", "line 2 has more cells than line 1 has column names"),
         (HEADER + "1,Corn,1,1,2,3\n", "line 2: id is '1'; expected a whole number from 0 to 0"),
         (HEADER + "0,Corn,x,1,2,3\n", "line 2: code is 'x'; expected a whole number, 1 or more"),
         (HEADER + "0,Corn,0,1,2,3\n", "line 2: code is '0'"),
@@ -68,5 +73,5 @@ def test_bad_maps(tmp_path, text, words):
 
 
 def test_a_missing_map(tmp_path):
-    with pytest.raises(DataError, match="no such class map"):
+    with pytest.raises(DataError, match="map.csv: no such file"):
         read_classmap(tmp_path / "map.csv")

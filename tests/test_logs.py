@@ -74,6 +74,16 @@ def test_a_fresh_run_forgets_the_one_before(tmp_path):
     assert scalars(tmp_path)["train/loss"] == [(0, 2.0)]
 
 
+@pytest.mark.parametrize(("text", "kept"), [('{"a": 1}\n', []), ('{"a": 2}', ["run.1"]), ('{"a"', ["run.1"])])
+def test_the_same_run_again_replaces_the_one_before(tmp_path, text, kept):
+    """One that is not known to be the same, as its arguments were cut off, is kept."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "args.json").write_text(text)
+    RunLog(tmp_path / "run", {"a": 1}, again=True).close()
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["run", *kept]
+    assert json.loads((tmp_path / "run" / "args.json").read_text()) == {"a": 1}
+
+
 def test_a_folder_that_cannot_be_made_is_said_to_be(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="run: cannot be written .*; give another --logdir"):

@@ -293,17 +293,42 @@ def test_bad_tables(year):
     file = year / "train.csv"
     table = save_table(file, some_series(2), [0, 1])
     save_series_csv(year / "Adams" / "1000.csv", BASE)
-    with pytest.raises(DataError, match="no file .*1001.csv for path"):
+    with pytest.raises(DataError, match=r"train.csv: line 4: path is 'data\\US.*; expected .* there is no .*1001.csv"):
+        table_store(file)
+    table.assign(path=["", "", table["path"][1]]).to_csv(file, index=False)
+    with pytest.raises(DataError, match="train.csv: line 3: path is blank; expected the path of a series file"):
         table_store(file)
     table.drop(columns="classid").to_csv(file, index=False)
     with pytest.raises(DataError, match="train.csv: no column 'classid'; expected path, sequencelength, classid"):
         table_store(file)
-    table.assign(sequencelength="many").to_csv(file, index=False)
-    with pytest.raises(DataError, match="line 2: sequencelength is 'many'"):
-        table_store(file)
+    for name, cell, words in (
+        ("sequencelength", "many", "'many'; expected a whole number"),
+        ("sequencelength", "", "blank; expected a whole number"),
+        ("classid", "", r"blank; expected a class id \(a whole number\), 0 or more"),
+        ("classid", "corn", "'corn'; expected a class id"),
+    ):
+        table.assign(**{name: [1, cell, 1]}).to_csv(file, index=False)
+        with pytest.raises(DataError, match=f"train.csv: line 3: {name} is {words}"):
+            table_store(file)
     table.assign(sequencelength=0).to_csv(file, index=False)
     with pytest.raises(DataError, match="no row with a sequencelength above 0"):
         table_store(file)
+
+
+def test_class_ids_of_a_table_beyond_the_class_map(year):
+    save_table(year / "train.csv", [BASE, BASE], [3, 21])
+    assert table_store(year / "train.csv", 20) is None
+    for region, number in (("Adams", 1000), ("Harvey", 1001)):
+        save_series_csv(year / region / f"{number}.csv", BASE)
+    with pytest.raises(DataError, match=r"train.csv: line 4: classid is '21'; expected a class id .* from 0 to 20"):
+        table_store(year / "train.csv", 20)
+
+
+def test_a_damaged_table_beside_arrays_is_told(year, caplog):
+    save_labelled(year / "npy" / "Valid_R2_Seed1_Class20.npy", [BASE, BASE], [0, 1])
+    save_table(year / "valid.csv", [BASE, BASE], [0, "corn"])
+    assert list(npy_store(year / "npy" / "Valid_R2_Seed1_Class20.npy").index) == ["label"]
+    assert "valid.csv: line 4: classid is 'corn'; expected a class id" in caplog.text
 
 
 def test_folder_of_series_files_in_numeric_order(year):
@@ -313,13 +338,24 @@ def test_folder_of_series_files_in_numeric_order(year):
     assert same_series(folder_store(year / "Unsupervised"), series)
 
 
+NAMES, ROW = ",".join([*BANDS, "doy"]) + "\n", ",".join("1" * 10)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         (",".join(BANDS) + "\n" + ",".join("1" * 10), "0.csv: no column 'doy'"),
-        (",".join([*BANDS, "doy"]) + "\n" + ",".join("1" * 10) + ",400", "0.csv: .*day of year is 400"),
-        (",".join([*BANDS, "doy"]) + "\n" + ",".join("1" * 9) + ",cloud,4", "0.csv: .*swir2 is nan"),
-        (",".join([*BANDS, "doy"]) + "\n", "0.csv: series 0 has 0 observations"),
+        (f"{NAMES}{ROW},400", "0.csv: line 2: doy is '400'; expected a whole number from 1 to 366"),
+        (f"{NAMES}{ROW},4\n{ROW},3", "0.csv: line 3: doy is '3'; expected .*, not below that of the row before"),
+        (f"{NAMES}{ROW},4\n\n \n{ROW[:-1]}cloud,4", "0.csv: line 5: swir2 is 'cloud'; expected a digital number from"),
+        (f"{NAMES}{ROW},4\n{ROW[:-1]},4", "0.csv: line 3: swir2 is blank"),
+        (f"{NAMES}{ROW},4\n{ROW[:-2]}", "0.csv: line 3: swir2 is blank"),
+        (f"{NAMES}{ROW},4\n70000{ROW[1:]},4", "0.csv: line 3: blue is '70000'"),
+        (f'{NAMES[:-1]},note\n{ROW},4,"two\nlines"\n{ROW},x,', "0.csv: line 4: doy is 'x'"),
+        (f"{NAMES}{ROW.replace('1', '0.1')},4", "0.csv: the largest band value is 0.1, which looks like reflectance"),
+        (f"{NAMES}1,{ROW},4", "0.csv: line 2 has more cells than line 1 has column names; expected as many"),
+        (f"{NAMES}{ROW},4\n1,{ROW},4", "0.csv: cannot be read as CSV .*Expected 11 fields in line 3, saw 12"),
+        (NAMES, "0.csv: no row below the names of the columns"),
         ("", "0.csv: cannot be read as CSV"),
     ],
 )

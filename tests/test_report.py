@@ -181,7 +181,9 @@ def test_years_table(tmp_path, without_matplotlib):
     assert list(years["label"]) == ["stnet"] * 3 + ["lstm"] * 3  # as in the comparison, not by name
     assert list(years["year"]) == [2019, 2020, 2021] * 2
     np.testing.assert_allclose(years["oa_mean"][:3], [0.91, 0.71, 0.61])
-    assert "| stnet | 2021 | 0.610 ± 0.014 |" in (tmp_path / "out" / "years.md").read_text(encoding="utf-8")
+    table = (tmp_path / "out" / "years.md").read_text(encoding="utf-8")
+    assert "| stnet | 2021 | 0.610 ± 0.014 |" in table and "| lstm | 2021 | 0.300 | 0.300 |" in table
+    assert years["oa_std"][3] == 0
     assert "tested on" in text
 
 
@@ -191,13 +193,46 @@ def test_one_test_year_needs_no_years_table(tmp_path, without_matplotlib):
     assert not (tmp_path / "years.csv").exists()
 
 
+def test_the_years_of_an_earlier_comparison_do_not_stay(tmp_path, without_matplotlib):
+    folders = [write_run(tmp_path / "T_a", years=(2019, 2020), oa=(0.9, 0.7)), write_run(tmp_path / "T_b", model="rf")]
+    write_comparison(folders, tmp_path)
+    assert {"years.csv", "years.md"} <= {file.name for file in tmp_path.iterdir()}
+    write_comparison(folders[1], tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"T_a", "T_b", "comparison.csv", "comparison.md"}
+
+
 @needs_matplotlib
 def test_comparison_files(tmp_path):
     write_run(tmp_path / "T_a", oa=(0.8125,))
     text = write_comparison([tmp_path / "T_a"], tmp_path / "out")
-    assert "0.812 ± 0.000" in text and "1,000" in text and "30.0 s" in text
+    assert "0.812 " in text and "±" not in text and "1,000" in text and "30.0 s" in text
     assert pd.read_csv(tmp_path / "out" / "comparison.csv")["oa_mean"][0] == 0.8125  # numbers, not rounded
     assert is_png(tmp_path / "out" / "comparison.png")
+
+
+@needs_matplotlib
+def test_the_axis_of_a_comparison_ends_at_one(tmp_path, monkeypatch):
+    drawn = []
+    new_figure = figures.new_figure
+    monkeypatch.setattr(figures, "new_figure", lambda *size: drawn.append(new_figure(*size)) or drawn[-1])
+    stds = {"of seeds": [0.0, 0.2, np.nan], "of one": [np.nan] * 3}
+    for name, spread in stds.items():
+        figures.comparison(["a", "b", "c"], {"OA": ([0.3, 0.9, 0.999], spread)}, tmp_path / f"{name}.png")
+    first, second = (figure.axes[0] for figure in drawn)
+    assert first.get_xlim() == (0, 1) and first.get_xticks()[-1] == 1
+    assert [text.get_text() for text in first.texts] == ["0.300 ± 0.000", "0.900 ± 0.200", "0.999"]
+    assert [text.get_position()[0] for text in first.texts] == pytest.approx([0.312, 1.012, 1.011])
+    assert "±" in first.get_xlabel() and "±" not in second.get_xlabel()
+
+
+@pytest.mark.parametrize("label, lines", [
+    ("stnet (pretrained: MoCoV2_TRSF_doy, frozen)", ["stnet (pretrained: MoCoV2_TRSF_doy,", "frozen)"]),
+    ("stnet (pretrained: P_MoCoV2TransformerModel_R3000_RC_2019_doy)",
+     ["stnet (pretrained:", "P_MoCoV2TransformerModel_R3000_RC_", "2019_doy)"]),
+    ("stnet (" + "x" * 50 + "/few-label)", ["stnet", "(" + "x" * 50 + "/", "few-label)"]),
+])  # fmt: skip
+def test_labels_are_broken_between_words(label, lines):
+    assert figures._broken(label).split("\n") == lines
 
 
 def test_tables():
@@ -242,7 +277,7 @@ def test_command_rebuilds_everything(tmp_path, without_matplotlib, capsys):
     (tmp_path / "runs" / "T_cut" / "args.json").write_text('{"model": "stnet"}')
     report.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
     out, err = capsys.readouterr()
-    assert "0.800 ± 0.000" in out and "T_cut: no testlog.csv" in err
+    assert "0.800" in out and "T_cut: no testlog.csv" in err
     assert (tmp_path / "runs" / "T_a" / "test_class_f1.csv").exists()
     assert (tmp_path / "out" / "comparison.md").exists()
 

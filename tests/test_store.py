@@ -166,7 +166,7 @@ def test_disagreeing_files_are_refused(tmp_path):
 def test_validate_finds_what_was_changed_later(tmp_path):
     store = write_store(tmp_path / "store", [0, 1, 5])
     store.validate(num_classes=6)
-    with pytest.raises(DataError, match="series 2 has label 5; expected a class id from 0 to 4"):
+    with pytest.raises(DataError, match=r"index.csv: line 4: label is '5'; expected a class id .* from 0 to 4"):
         store.validate(num_classes=5)
     doy = np.load(store.path / "doy.npy")
     doy[store.offsets[1]] = 367
@@ -184,6 +184,45 @@ def test_an_index_of_another_length_is_refused(tmp_path):
     store = write_store(tmp_path / "store", [0, 1, 5])
     (store.path / "index.csv").write_text("label\n0\n")
     with pytest.raises(DataError, match="1 rows for 3 series"):
+        _ = Store.open(store.path).labels
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ("corn", "label is 'corn'"),
+        ("", "label is blank"),
+        ("2.5", "label is '2.5'"),
+        ("-1", "label is '-1'"),
+        ("True", "label is 'True'"),
+        ("9" * 20, "label is '9999"),
+    ],
+)
+def test_a_label_that_is_none_is_named_by_its_line(tmp_path, cell, words):
+    store = write_store(tmp_path / "store", [0, 1, 5])
+    file = store.path / "index.csv"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:2], "", f"{cell},Harvey", lines[3]]))
+    with pytest.raises(DataError, match=rf"index.csv: line 4: {words}.*; expected a class id \(a whole number\), 0 or"):
+        _ = Store.open(store.path).labels
+
+
+def test_labels_with_a_decimal_point_are_whole_numbers(tmp_path):
+    store = write_store(tmp_path / "store", [0, 1, 5])
+    file = store.path / "index.csv"
+    file.write_text(file.read_text().replace("5,", "5.0,"))
+    store = Store.open(store.path)
+    assert store.labels.tolist() == [0, 1, 5] and store.labels.dtype == np.int64
+    assert join([SeriesSet.whole(store)] * 2).labels.tolist() == [0, 1, 5] * 2
+
+
+def test_an_index_that_cannot_be_read(tmp_path):
+    store = write_store(tmp_path / "store", [0, 1, 5])
+    (store.path / "index.csv").write_bytes(b"label\n0\n1\n\xff\n")
+    with pytest.raises(DataError, match="index.csv: cannot be read as CSV"):
+        _ = Store.open(store.path).labels
+    (store.path / "index.csv").write_text("label\n0\n\n1\n")
+    with pytest.raises(DataError, match="index.csv: 2 rows for 3 series, blank lines not counted"):
         _ = Store.open(store.path).labels
 
 
@@ -259,6 +298,8 @@ def test_the_module_looks_at_everything(tmp_path, capsys):
     np.save(store.path / "doy.npy", doy)
     assert main([str(store.path)]) == 2
     assert "error: " in (message := capsys.readouterr().err) and "day of year is 400" in message
+    assert main([]) == 2
+    assert capsys.readouterr().err == "error: the following arguments are required: path; see --help\n"
 
 
 def test_joined_sets_are_one_store_in_memory(tmp_path):

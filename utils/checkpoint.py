@@ -7,7 +7,6 @@ remembering flags; ``training`` (optimizer, generators, …) is what resuming ex
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import warnings
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.errors import UsageError, exit_cleanly
+from utils.options import Parser
 
 
 class CheckpointError(UsageError):
@@ -36,18 +36,19 @@ def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load_checkpoint(path: str | Path) -> dict:
+def load_checkpoint(path: str | Path, advice: str = "give the model_best.pth of a run folder") -> dict:
     """Read a checkpoint, ours or a published one, on the CPU; tensors, numbers and strings only.
 
-    The published classifier files also hold their loss module: ``nn.CrossEntropyLoss`` is the one class admitted, and
-    ``set``, which is inside it and which torch 2.4 does not admit by itself.
+    ``advice`` is what to do where there is no such file. The published classifier files also hold their loss module:
+    ``nn.CrossEntropyLoss`` is the one class admitted, and ``set``, which is inside it and which torch 2.4 does not
+    admit by itself.
 
     Raises:
         CheckpointError: no such file, not a checkpoint, or one that holds other objects.
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; give the model_best.pth of a run folder")
+        raise CheckpointError(f"{path}: no such checkpoint ({_neighbours(path)}); {advice}")
     torch.serialization.add_safe_globals([nn.CrossEntropyLoss, set])
     try:
         with warnings.catch_warnings():
@@ -60,6 +61,15 @@ def load_checkpoint(path: str | Path) -> dict:
     if not isinstance(checkpoint, dict) or not is_state(checkpoint.get("model_state")):
         raise CheckpointError(f"{path}: no 'model_state' in it; expected a checkpoint of main_moco.py or main_tscls.py")
     return checkpoint
+
+
+def _neighbours(path: Path) -> str:
+    """Which checkpoints lie where there is none of this name."""
+    folder = path if path.is_dir() else path.parent
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    names = sorted(file.name for file in folder.glob("*.pth"))
+    return f"{folder} holds {', '.join(names[:5]) or 'no .pth file'}{' …' if len(names) > 5 else ''}"
 
 
 def is_state(state: object) -> bool:
@@ -146,12 +156,13 @@ def slim(source: str | Path, target: str | Path) -> None:
     if not state:
         raise CheckpointError(f"{source}: no encoder_q in it; expected a checkpoint of main_moco.py")
     kept = {name: value for name, value in checkpoint.items() if name != "training"}
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(target, {**kept, "model_state": state})
 
 
 @exit_cleanly()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=slim.__doc__)
+    parser = Parser(description=slim.__doc__)
     parser.add_argument("source", help="model_best.pth of a pre-training run")
     parser.add_argument("target", help="where to write the small checkpoint")
     args = parser.parse_args()

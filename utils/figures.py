@@ -6,6 +6,7 @@ Figures are drawn on their own Agg canvas, so no display is needed and no global
 from __future__ import annotations
 
 import importlib.util
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -98,12 +99,23 @@ def learning_curve(log: pd.DataFrame, path: Path, title: str = "") -> None:
     figure.savefig(path, bbox_inches="tight")
 
 
+def with_spread(mean: float, std: float) -> str:
+    """0.812 ± 0.020, or 0.812 where there is no standard deviation (NaN)."""
+    return f"{mean:.3f}" if np.isnan(std) else f"{mean:.3f} ± {std:.3f}"
+
+
+def _broken(label: str) -> str:
+    """The label in lines of at most 36 characters, cut at blanks and, where a word is longer, behind its separators."""
+    lines = textwrap.wrap(label, 36, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(part for line in lines for part in re.findall(r".{1,36}$|.{1,35}[_/+,:=]|.+?(?:[_/+,:=]|$)", line))
+
+
 def comparison(labels: Sequence[str], scores: Mapping[str, tuple[ArrayLike, ArrayLike]], path: Path) -> None:
     """Horizontal bars with error bars, a group a label, first label on top.
 
-    `scores` maps a score's name to its means and standard deviations, each as long as `labels`, in 0 … 1.
+    `scores` maps a score's name to its means and standard deviations (NaN: none), each as long as `labels`, in 0 … 1.
     """
-    labels = [textwrap.fill(label, 36) for label in labels]
+    labels = [_broken(label) for label in labels]
     height = 0.8 / len(scores)
     lines = max(label.count("\n") + 1 for label in labels)
     figure = new_figure(9, 1.1 + len(labels) * max(0.3 * len(scores), 0.18 * lines + 0.1))
@@ -113,12 +125,14 @@ def comparison(labels: Sequence[str], scores: Mapping[str, tuple[ArrayLike, Arra
         axes.barh(places, means, height, xerr=stds, label=name, color=COLOURS[position], capsize=2.5,
                   error_kw={"linewidth": 1})  # fmt: skip
         for place, mean, std in zip(places, means, stds, strict=True):
-            axes.text(max(mean, 0) + std + 0.012, place, f"{mean:.3f} ± {std:.3f}", va="center", fontsize=8)
+            end = min(max(mean, 0) + np.nan_to_num(std), 1)
+            axes.text(end + 0.012, place, with_spread(mean, std), va="center", fontsize=8)
     axes.set_yticks(range(len(labels)), labels, fontsize=9)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.2)
+    axes.set_xlim(0, 1)  # what is written behind a long bar stands outside
     axes.set_xticks(np.linspace(0, 1, 6))
-    axes.set_xlabel("score on the eval split, mean ± standard deviation over seeds")
+    has_spread = not all(np.isnan(stds).all() for _, stds in scores.values())
+    axes.set_xlabel(f"score on the eval split{', mean ± standard deviation over seeds' if has_spread else ''}")
     axes.grid(axis="x", color="#eeeeee")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -74,12 +74,20 @@ def make_way(folder: Path, same: dict | None) -> None:
     kept = folder / "args.json"
     if not kept.is_file():
         return
-    if same is not None and json.loads(kept.read_text(encoding="utf-8")) == json.loads(as_json(same)):
+    if same is not None and _arguments(kept) == json.loads(as_json(same)):
         shutil.rmtree(folder)
         return
     number = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.{n}").exists())
     folder.rename(folder.with_name(f"{folder.name}.{number}"))
     print(f"{folder} held another run, which is kept as {folder.name}.{number}")
+
+
+def _arguments(file: Path) -> dict | None:
+    """What an args.json holds; None for one that was cut off."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
 
 
 def as_json(content) -> str:

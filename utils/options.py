@@ -6,7 +6,15 @@ import argparse
 import math
 from collections.abc import Sequence
 
+from utils.errors import UsageError
 from utils.precision import AMP
+
+
+class Parser(argparse.ArgumentParser):
+    """A mistake on the command line is a UsageError: one line, without the usage."""
+
+    def error(self, message: str):
+        raise UsageError(f"{message}; see --help")
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

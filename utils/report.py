@@ -9,7 +9,6 @@ comparison.md, comparison.png, and years.csv, years.md where runs were tested on
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import sys
@@ -22,6 +21,7 @@ import pandas as pd
 from utils import figures
 from utils.errors import UsageError, exit_cleanly
 from utils.metrics import SCORES
+from utils.options import Parser
 from utils.runs import COSTS, is_pretraining, read_runs, results, run_folders
 
 SCORE_NAMES = dict(zip(SCORES, ("OA", "kappa", "macro F1", "weighted F1"), strict=True))
@@ -119,6 +119,7 @@ def _average(rows: pd.DataFrame) -> pd.DataFrame:
 def write_comparison(where: Where, out: str | Path) -> str:
     """Write the comparison of all runs, and the table by test year where there are several, into the folder `out`.
 
+    All tables there are then of these runs: where no table by year is needed, an earlier one is removed.
     Returns the same as aligned text to print.
 
     Raises:
@@ -130,11 +131,13 @@ def write_comparison(where: Where, out: str | Path) -> str:
     summary = summarise(rows)
     text = _write_table(summary, comparison_cells(summary), out / "comparison")
     if _pictures():
-        scores = {SCORE_NAMES[s]: (summary[f"{s}_mean"], summary[f"{s}_std"]) for s in ("oa", "macro_f1")}
+        scores = {SCORE_NAMES[s]: (summary[f"{s}_mean"], _spread(summary, s)) for s in ("oa", "macro_f1")}
         figures.comparison(list(summary["label"]), scores, out / "comparison.png")
     if _test_sets(rows).nunique() > 1:
         years = _by_test_set(rows)
-        text += "\n\n" + _write_table(years, years_cells(years), out / "years")
+        return f"{text}\n\n{_write_table(years, years_cells(years), out / 'years')}"
+    for name in ("years.csv", "years.md"):  # of an earlier comparison, which is no longer there
+        (out / name).unlink(missing_ok=True)
     return text
 
 
@@ -161,9 +164,14 @@ def years_cells(years: pd.DataFrame) -> pd.DataFrame:
 
 def _score_cells(rows: pd.DataFrame) -> dict[str, list[str]]:
     return {
-        name: [f"{mean:.3f} ± {std:.3f}" for mean, std in zip(rows[f"{score}_mean"], rows[f"{score}_std"], strict=True)]
+        name: [figures.with_spread(*pair) for pair in zip(rows[f"{score}_mean"], _spread(rows, score), strict=True)]
         for score, name in SCORE_NAMES.items()
     }
+
+
+def _spread(rows: pd.DataFrame, score: str) -> pd.Series:
+    """Standard deviation over runs; a single run has none, so NaN."""
+    return rows[f"{score}_std"].where(rows["runs"] > 1)
 
 
 def _count(number: float) -> str:
@@ -199,7 +207,7 @@ def markdown(cells: pd.DataFrame) -> str:
 
 @exit_cleanly()
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m utils.report",
         description="Rebuild tables and pictures from the run folders on disk.",
     )

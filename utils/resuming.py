@@ -9,6 +9,10 @@ from datasets import bands
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import UsageError
 
+ADVICE = "give a checkpoint of main_moco.py; from its model_last.pth a run goes on exactly where it was"
+UNTRAINED = "pre-train this run first (leave out --evaluate), give the flags it had, or a checkpoint with --resume"
+FLAGS = {"name": "model", "num_classes": "-c", "dim": "--moco-dim", "K": "--moco-k", "m": "--moco-m", "T": "--moco-t"}
+
 
 def method(run) -> dict:
     """What may not change when a run goes on."""
@@ -41,12 +45,36 @@ def state(run) -> dict:
     }
 
 
+def flags(method: dict) -> dict:
+    """The flags behind a method, with their values."""
+    model = method["model"]
+    values = {**model, **method["moco"], "seed": method["seed"], "rc": method["length_method"] == "rc"}
+    values["num_classes"] = model["num_classes"] - 1  # the flag does not count "Other"
+    return {FLAGS.get(name, f"--{name.replace('_', '-')}"): value for name, value in values.items()}
+
+
+def differences(here: dict, saved: dict) -> str:
+    """What tells the flags of this run from those of a checkpoint, flag by flag."""
+    told = []
+    for flag in here | saved:
+        own, other = here.get(flag), saved.get(flag)
+        if isinstance(own, bool):
+            own, other = (f"{'with' if is_set else 'without'} {flag}" for is_set in (own, other))
+            flag = ""
+        if own != other:
+            told.append(f"{flag} {own} here, {other} in the checkpoint".strip())
+    return "; ".join(told)
+
+
 def load(run, path: str, *, weights_only: bool = False) -> None:
     """Go on from a checkpoint; a published one has no optimizer state, and its optimizer starts afresh."""
-    checkpoint = load_checkpoint(path)
-    for name, own in method(run).items():  # a published checkpoint says nothing of these
-        if checkpoint.get(name, own) != own:
-            raise UsageError(f"{path}: its {name} is {checkpoint[name]}, of this run {own}; give the flags it had")
+    checkpoint = load_checkpoint(path, UNTRAINED if weights_only and not run.args.resume else ADVICE)
+    if not any(name.removeprefix("module.") == "queue" for name in checkpoint["model_state"]):
+        raise UsageError(f"{path}: no queue in it, so not a whole checkpoint of a pre-training; {ADVICE}")
+    own = method(run)
+    saved = {name: checkpoint.get(name, value) for name, value in own.items()}  # a published one says nothing of these
+    if saved != own:
+        raise UsageError(f"{path}: {differences(flags(own), flags(saved))}; give the flags it had")
     load_weights(run.moco, checkpoint["model_state"], path)
     if weights_only:
         return
@@ -65,13 +93,14 @@ def _load_training(run, training: dict, path: str) -> None:
     if training["steps"] != run.steps:
         raise UsageError(
             f"{path}: was trained with {training['steps']} steps an epoch, this run has {run.steps};"
-            " resume with the data and the batch size it had"
+            " resume with the data (--datapath, -n, --useall) and the batch size (-b) it had"
         )
     if training["step"] < run.steps:  # saved inside the epoch
         run.epoch, run.step = run.epoch - 1, training["step"]
         run.sums.copy_(training["sums"])
-    if training["optimizer_name"] != run.args.optimizer:
-        raise UsageError(f"{path}: was trained by {training['optimizer_name']}; give --optimizer as it was")
+    optimizer = training["optimizer_name"]
+    if optimizer != run.args.optimizer:
+        raise UsageError(f"{path}: was trained by {optimizer}; give --optimizer {optimizer}")
     run.optimizer.load_state_dict(training["optimizer"])
     if training["scaler"]:
         run.precision.scaler.load_state_dict(training["scaler"])

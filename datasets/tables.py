@@ -1,0 +1,87 @@
+"""CSV files that people edit: read by pandas, and a cell that cannot be used is named as an editor shows it."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from datasets.errors import DataError
+
+INT64_MAX = np.iinfo(np.int64).max
+OPTIONS = {"encoding": "utf-8-sig", "skipinitialspace": True, "keep_default_na": False, "low_memory": False}
+
+
+def read_csv(file: Path, needed: tuple[str, ...] = (), **options) -> pd.DataFrame:
+    """The table, its names without blanks around them; DataError if it cannot be read or a `needed` column lacks."""
+    try:
+        table = pd.read_csv(file, **(OPTIONS | options))
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file") from None
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        reason = " ".join(str(error).split())
+        raise DataError(f"{file}: cannot be read as CSV ({reason})") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells for names of rows, and moves the rest
+        raise DataError(f"{file}: line {_line(file, 0)} has more cells than line 1 has column names; expected as many")
+    table.columns = [str(name).strip() for name in table.columns]
+    for name in needed:
+        if name not in table:
+            raise DataError(f"{file}: no column {name!r}; expected {', '.join(needed)}")
+    return table
+
+
+def whole_numbers(
+    table: pd.DataFrame, file: Path, column: str, low: int = 0, high: int | None = None, *, what: str = "a whole number"
+) -> np.ndarray:
+    """A column of what `read_csv` made of the file, (N,) int64 from low to high; DataError names the first bad cell."""
+    high = INT64_MAX if high is None else high
+    values = table[column].to_numpy()
+    if values.dtype.kind == "i" and ((values >= low) & (values <= high)).all():
+        return values.astype(np.int64)
+    numbers = []
+    for row, text in enumerate(_column(file, column)):  # as they stand there, whatever pandas took the column for
+        number = int(text.split(".")[0]) if re.fullmatch(r"[0-9]+(\.0*)?", text) else -1
+        if not low <= number <= high:
+            limits = f", {low} or more" if high == INT64_MAX else f" from {low} to {high}"
+            raise cell_error(file, column, row, f"{what}{limits}")
+        numbers.append(number)
+    return np.array(numbers, dtype=np.int64)
+
+
+def cell_error(file: Path, column: str, row: int, expected: str) -> DataError:
+    """The error for a cell; `row` counts as pandas does, from 0 below the names."""
+    text = next(islice(_column(file, column), row, None))
+    found = f"'{text}'" if text else "blank"
+    return DataError(f"{line_of(file, row)}: {column} is {found}; expected {expected}")
+
+
+def line_of(file: Path, row: int) -> str:
+    """'FILE: line 2' for row 0."""
+    return f"{file}: line {_line(file, row)}"
+
+
+def _line(file: Path, row: int) -> int:
+    return next(islice(_records(file), row + 1, None))[0]
+
+
+def _column(file: Path, column: str) -> Iterator[str]:
+    """The cells of a column, a cell that is not there as ''."""
+    records = (record for _, record in _records(file))
+    place = [name.strip() for name in next(records)].index(column)
+    return (record[place].strip() if place < len(record) else "" for record in records)
+
+
+def _records(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line and cells of the names and of every row; pandas too passes over blank lines."""
+    with open(file, encoding="utf-8-sig", newline="") as lines:
+        reader = csv.reader((line if line.strip() else "\n" for line in lines), skipinitialspace=True)
+        first = 1
+        for record in reader:
+            if record:
+                yield first, record
+            first = reader.line_num + 1
