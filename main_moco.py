@@ -25,7 +25,7 @@ from moco.builder import MoCo, held_out_contrast
 from moco.loader import PUBLISHED, STRONGER, two_views
 from moco.step import TrainingStep
 from models import NETWORKS, ModelError, build_model, canonical_name
-from utils import distributed, options, resuming
+from utils import deaths, distributed, options, resuming
 from utils.checkpoint import save_checkpoint
 from utils.errors import UsageError, exit_cleanly
 from utils.logs import RunLog
@@ -43,7 +43,7 @@ SAVE_SECONDS = 600  # inside an epoch, model_last.pth is at most this old
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
+    parser = options.Parser(description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument("model", help=f"the encoder: {', '.join(NETWORKS)}")
     options.add_data(parser, DATAPATH, num_help="unlabelled series to draw, without --useall")
     options.add_training(parser)
@@ -253,7 +253,7 @@ class Trainer:
         """End the run, saved; all ranks do so together."""
         if self.step:  # else the end of the epoch has saved
             self.save(log)
-        distributed.wait()  # a rank that ends is the end of the others
+        distributed.farewell()
         where = f"; go on with --resume {log.folder / 'model_last.pth'}" if log else ""
         raise KeyboardInterrupt(f"{when}{where}")
 
@@ -308,11 +308,14 @@ def main(argv: list[str] | None = None) -> None:
         resuming.load(trainer, args.resume)
         if trainer.epoch >= args.epochs or trainer.not_improved >= args.patience:
             if ranks.is_main:
-                ended = f"{args.resume}: this run has ended, with epoch {trainer.epoch - 1}"
-                print(f"{ended}; to go on, raise -e or --patience")
+                flag = f"-e {args.epochs}" if trainer.epoch >= args.epochs else f"--patience {args.patience}"
+                print(f"{args.resume}: nothing to train, {trainer.epoch} epochs are done ({flag}); to go on, raise it")
             return distributed.finish()
     trainer.prepare_step()
-    log = RunLog(folder, vars(args), resume_epoch=trainer.epoch if args.resume else None) if ranks.is_main else None
+    with distributed.main_first(ranks):
+        log = RunLog(folder, vars(args), resume_epoch=trainer.epoch if args.resume else None) if ranks.is_main else None
+    last = folder / "model_last.pth"
+    deaths.advise(lambda: f"; go on with --resume {last}" if last.exists() else "")
     trainer.run(log)
     if log:
         log.close()

@@ -21,11 +21,13 @@ import main_moco
 import main_tscls
 from moco.builder import MoCo
 from models import build_model
-from tests.runs import SMALL, checkpoint, column, pretrain, rows, same, train, weights
+from tests.runs import SMALL, checkpoint, column, newest, pretrain, rows, same, train, weights
 from utils import distributed, inputs, report
 from utils.distributed import Ranks
 from utils.errors import UsageError
+from utils.precision import compiler
 
+CPU = torch.device("cpu")
 REPOSITORY = Path(__file__).resolve().parents[1]
 BATCH, STEPS, SIZE = 8, 3, 20
 PRETRAINING = ("transformer", "--rc", "--use-doy", "--mlp", "--useall", "--moco-k", "50", "-e", "2", *SMALL)
@@ -80,10 +82,11 @@ def make_view(seed: int) -> tuple:
     return x, mask, doy, torch.full((BATCH, SIZE), 1 / SIZE)
 
 
-def moco_steps(rank: int, ranks: int, *, bn_splits: int, fixed_statistics: bool) -> dict:
+def moco_steps(rank: int, ranks: int, *, bn_splits: int, fixed_statistics: bool, compiled: bool = False) -> dict:
     """Training steps on fixed global batches, of which a rank sees its share."""
     moco = make_moco(bn_splits, fixed_statistics=fixed_statistics)
-    model = moco if ranks == 1 else DistributedDataParallel(moco, broadcast_buffers=False)
+    model = compiler(Ranks(rank, ranks, CPU))(moco, backend="aot_eager") if compiled else moco
+    model = model if ranks == 1 else DistributedDataParallel(model, broadcast_buffers=False)
     optimizer = torch.optim.SGD(moco.encoder_q.parameters(), 0.1)
     losses, keys = [], []
     for step in range(STEPS):
@@ -99,12 +102,14 @@ def moco_steps(rank: int, ranks: int, *, bn_splits: int, fixed_statistics: bool)
         keys.append(distributed.gathered(contrast.keys))
     gradients = {name: p.grad for name, p in moco.encoder_q.named_parameters()}
     made = {"losses": torch.stack(losses), "keys": torch.stack(keys)}
-    return made | {"gradients": gradients, "state": moco.state_dict()}
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"] if compiled else 0
+    return made | {"gradients": gradients, "state": moco.state_dict(), "graphs": graphs}
 
 
 STEPPING = {
     "fixed": {"bn_splits": 1, "fixed_statistics": True},
     "shuffled": {"bn_splits": 1, "fixed_statistics": False},
+    "compiled": {"bn_splits": 1, "fixed_statistics": False, "compiled": True},
 }
 
 
@@ -120,20 +125,26 @@ def collectives(rank: int, folder: Path) -> None:
     part = torch.arange(rank, 3)  # 0 1 2 of the first, 1 2 of the second
     found = {"gathered": distributed.gathered(part), "total": distributed.total(torch.tensor([rank + 1.0]))}
     found["any"] = [distributed.any_rank(flag, ranks.device) for flag in (rank == 1, False, True)]
-    torch.save(found | {"ranks": [ranks.rank, ranks.count, ranks.is_main]}, folder / f"collectives-{rank}.pth")
+    found["ranks"] = [ranks.rank, ranks.count, ranks.is_main]
+    time.sleep(0.5 * (rank == 0))
+    found["came"] = time.time()
     distributed.finish()
+    torch.save(found | {"left": time.time()}, folder / f"collectives-{rank}.pth")
 
 
-def pretraining(rank: int, folder: Path) -> None:
+def pretraining(rank: int, folder: Path, name: str = "pretraining", *flags: object) -> None:
     """A whole run; each rank then leaves its model."""
-    run = main_moco.Trainer.run
+    trainers, run = [], main_moco.Trainer.run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(main_moco.Trainer, "run", lambda trainer, log: trainers.append(trainer) or run(trainer, log))
+        given = (*PRETRAINING, "--datapath", (folder / "root").read_text(), "-l", folder / name, *flags)
+        main_moco.main(list(map(str, given)))
+    torch.save(trainers[0].moco.state_dict(), folder / f"{name}-{rank}.pth")
 
-    def run_and_save(trainer, log):
-        run(trainer, log)
-        torch.save(trainer.moco.state_dict(), folder / f"moco-{rank}.pth")
 
-    main_moco.Trainer.run = run_and_save
-    main_moco.main([*PRETRAINING, "--datapath", (folder / "root").read_text(), "-l", str(folder / "pretraining")])
+def resuming(rank: int, folder: Path) -> None:
+    """Of a run that one process has begun."""
+    pretraining(rank, folder, "resuming", "-e", 3, "--resume", newest(folder / "alone") / "model_last.pth")
 
 
 def classify(folder: Path, *flags: str) -> None:
@@ -153,7 +164,7 @@ def estimators(rank: int, folder: Path) -> None:
     classify(folder, "gbt", "-l", str(folder / "estimators"))
 
 
-JOBS = (collectives, steps, pretraining, training, evaluation, estimators)
+JOBS = (collectives, steps, pretraining, resuming, training, evaluation, estimators)
 
 
 def work(rank: int, folder: Path, ports: list[int]) -> None:
@@ -186,6 +197,7 @@ def two_ranks(data_root, tmp_path_factory) -> Path:
         patch.setattr(report, "_pictures", lambda: False)
         train(data_root, folder / "testing", "--interp", "--recipe", "published", model="lstm")
         (folder / "testing" / "T_LSTM_R50_Int_2019_Seed111" / "testlog.csv").rename(folder / "tested-by-one.csv")
+        main_moco.main([*PRETRAINING, "--datapath", str(data_root), "-l", str(folder / "alone")])
         patch.setenv("OMP_NUM_THREADS", "1")
         processes = multiprocessing.spawn(work, (folder, free_ports(len(JOBS))), nprocs=2, join=False)
         wait_for(processes, seconds=120)
@@ -215,6 +227,12 @@ def test_collectives(two_ranks):
         assert found["any"] == [True, False, True] and found["ranks"] == [rank, 2, rank == 0]
 
 
+def test_ranks_leave_together(two_ranks):
+    """Or else those that still work take the others for dead."""
+    came, left = ([found[name] for found in of_ranks(two_ranks, "collectives")] for name in ("came", "left"))
+    assert min(left) >= max(came)
+
+
 def test_two_ranks_do_the_steps_of_one(two_ranks):
     """Same global batch, no dropout, same statistics: losses, gradients, weights, keys and queue."""
     expected = moco_steps(0, 1, bn_splits=1, fixed_statistics=True)
@@ -236,7 +254,14 @@ def test_shuffled_statistics_of_two_ranks_are_those_of_two_splits(two_ranks):
     assert not torch.allclose(whole["keys"], expected["keys"], atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["fixed", "shuffled"])
+def test_compiled_steps_of_two_ranks_are_the_uncompiled(two_ranks):
+    """As --compile has them compiled, but for the generated code."""
+    for plain, compiled in zip(of_ranks(two_ranks, "shuffled"), of_ranks(two_ranks, "compiled"), strict=True):
+        assert compiled.pop("graphs") > plain.pop("graphs")
+        torch.testing.assert_close(compiled, plain, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", STEPPING)
 def test_queues_are_equal_to_the_bit(two_ranks, name):
     first, second = (found["state"] for found in of_ranks(two_ranks, name))
     assert torch.equal(first["queue"], second["queue"]) and first["queue_ptr"].tolist() == [STEPS * BATCH % 20]
@@ -244,7 +269,7 @@ def test_queues_are_equal_to_the_bit(two_ranks, name):
 
 
 def test_pretraining_by_two(two_ranks, data_root, tmp_path):
-    first, second = of_ranks(two_ranks, "moco")
+    first, second = of_ranks(two_ranks, "pretraining")
     assert torch.equal(first["queue"], second["queue"]) and first["queue_ptr"].item() == 2 * 48 % 50
     assert all(torch.equal(first[key], second[key]) for key in first if "running" not in key)
     (folder,) = (two_ranks / "pretraining").iterdir()
@@ -261,6 +286,19 @@ def test_one_goes_on_where_two_stopped(two_ranks, data_root, tmp_path):
     resumed = pretrain(data_root, tmp_path, *flags)
     assert [row["epoch"] for row in rows(resumed)] == ["2"] and column(resumed, "lr") == [1e-3]
     assert checkpoint(resumed, "model_last.pth")["model_state"]["queue_ptr"].item() == 3 * 48 % 50
+
+
+def test_two_go_on_where_one_stopped(two_ranks):
+    before = weights(newest(two_ranks / "alone"))
+    first, second = of_ranks(two_ranks, "resuming")
+    assert all(torch.equal(first[key], second[key]) for key in first if "running" not in key)
+    assert before["queue_ptr"].item() == 2 * 48 % 50 and first["queue_ptr"].item() == 3 * 48 % 50
+    assert torch.equal(first["queue"][:, 44:46], before["queue"][:, 44:46])  # of 50 keys, 48 are new
+    folder = newest(two_ranks / "resuming")
+    assert [row["epoch"] for row in rows(folder)] == ["2"] and column(folder, "lr") == [1e-3]
+    after = checkpoint(folder, "model_last.pth")
+    assert after["epoch"] == 2 and same(after["model_state"], first)
+    assert {state["step"].item() for state in after["training"]["optimizer"]["state"].values()} == {3 * 3}
 
 
 def test_training_by_two(two_ranks):

@@ -17,8 +17,8 @@ import main_tscls
 from datasets.writer import StoreWriter
 from moco.builder import MoCo
 from models import ESTIMATORS, NETWORKS, build_model
-from tests.layout import long_series, save_labelled, save_unlabelled
-from tests.runs import BOTH, refused, train
+from tests.layout import long_series, save_labelled, save_series_csv, save_unlabelled
+from tests.runs import BOTH, pretrain, refused, train
 
 MODEL = {main_moco: "transformer", main_tscls: "stnet"}
 USUAL = {main_moco: ["--useall", "--moco-k", 64, "-b", 16, "-e", 1], main_tscls: ["-n", 50, "-b", 16, "-e", 1]}
@@ -197,8 +197,18 @@ def test_positions_end(tmp_path, data_root, capsys):
 def test_values_out_of_range_are_usage_errors(script, tmp_path, data_root, capsys, flags):
     with pytest.raises(SystemExit) as ended:
         script.main([MODEL[script], "--datapath", str(data_root), "-l", str(tmp_path / "out"), *flags.split()])
-    assert ended.value.code == 2 and f"error: argument {flags.split()[0]}" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert line.startswith(f"error: argument {flags.split()[0]}") and line.endswith("; see --help")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_class_map_of_another_number(tmp_path, data_root, capsys):
+    line = refuse(main_tscls, tmp_path / "out", capsys, "-c", 5, root=data_root)
+    assert line == (
+        f"{data_root / 'classmapping5.csv'}: no such class map; give -c 20, for which there is one,"
+        " or write it with datasets.classmap.write_classmap"
+    )
 
 
 @pytest.mark.parametrize("flag", ["--momentum", "--moco-m"])
@@ -222,7 +232,7 @@ def test_pretrained_checkpoints_that_do_not_fit(tmp_path, data_root, capsys):
     other = build_model("tempcnn", sequencelength=20, hidden_dims=8).state_dict()
     evidence = tmp_path / "it-ran"
     cases = {
-        tmp_path / "nowhere.pth": "no such checkpoint; give the model_best.pth of a run folder",
+        tmp_path / "none.pth": "holds criterion.pth, empty.pth, hostile.pth, other.pth, text.pth …); give the model_",
         write(tmp_path / "wide.pth", model_state=wide): "mlp1.2.lin.weight is (256, 64), STNet expects (128, 64)",
         write(tmp_path / "other.pth", model_state=other): "none of its tensors (conv_bn_relu1.block.0.weight",
         write(tmp_path / "empty.pth"): "no 'model_state' in it; expected a checkpoint of main_moco.py",
@@ -259,7 +269,11 @@ def test_published_classifiers_are_taken(tmp_path, data_root, capsys):
 
 def test_nothing_to_test_again(tmp_path, data_root, capsys):
     line = refuse(main_tscls, tmp_path / "out", capsys, "--eval", root=data_root)
-    assert line.endswith("model_best.pth: no such checkpoint; give the model_best.pth of a run folder")
+    folder = tmp_path / "out" / "T_STNet_R50_Pad_2019_Seed111"
+    assert line == (
+        f"{folder / 'model_best.pth'}: no such checkpoint (there is no folder {folder});"
+        " train this run first (leave out --eval), or give the flags it had"
+    )
 
 
 def test_resumed_checkpoints_that_do_not_fit(tmp_path, data_root, capsys):
@@ -270,17 +284,34 @@ def test_resumed_checkpoints_that_do_not_fit(tmp_path, data_root, capsys):
     training = {"step": 3, "steps": 9}
     cases = {
         write(tmp_path / "K.pth", model_state=small): "does not fit MoCo: queue is (128, 32), not (128, 64)",
-        write(tmp_path / "classifier.pth", model_state=classifier): "is missing",
+        write(tmp_path / "classifier.pth", model_state=classifier): "no queue in it, so not a whole checkpoint of a pre"
+        "-training; give a checkpoint of main_moco.py; from its model_last.pth a run goes on exactly where it was",
         write(tmp_path / "steps.pth", model_state=state, training=training): "was trained with 9 steps an epoch, this"
-        " run has 3; resume with the data and the batch size it had",
-        tmp_path / "nowhere.pth": "no such checkpoint",
+        " run has 3; resume with the data (--datapath, -n, --useall) and the batch size (-b) it had",
+        tmp_path / "none.pth": "holds K.pth, bare.pth, classifier.pth, steps.pth); give a checkpoint of main_moco.py;",
     }
     torch.save({"model_state": state}, tmp_path / "bare.pth")
     cases[tmp_path / "bare.pth"] = "epoch"
     for path, expected in cases.items():
         line = refuse(main_moco, tmp_path / "out", capsys, "--resume", path, root=data_root)
         assert str(path) in line and expected in line
-    assert "no such checkpoint" in refuse(main_moco, tmp_path / "out", capsys, "--evaluate", root=data_root)
+    line = refuse(main_moco, tmp_path / "out", capsys, "--evaluate", root=data_root)
+    assert line.endswith(
+        "); pre-train this run first (leave out --evaluate), give the flags it had, or a checkpoint with --resume"
+    )
+
+
+def test_resuming_with_other_flags_tells_which(tmp_path, data_root, capsys):
+    path = pretrain(data_root, tmp_path / "in", "--mlp", "--use-doy", "--moco-t", 0.2) / "model_last.pth"
+    flags = ["--use-doy", "--rc", "--moco-k", 128, "--moco-t", 0.2, "--seed", 3, "--resume", path]
+    line = refuse(main_moco, tmp_path / "out", capsys, *flags, root=data_root)
+    assert line == (
+        f"{path}: --moco-k 128 here, 64 in the checkpoint; without --mlp here, with --mlp in the checkpoint;"
+        " --seed 3 here, 111 in the checkpoint; with --rc here, without --rc in the checkpoint; give the flags it had"
+    )
+    other = ["--mlp", "--use-doy", "--moco-t", 0.2, "-c", 5, "--resume", path]
+    line = refuse(main_moco, tmp_path / "out", capsys, *other, root=data_root, model="stnet")
+    assert line.startswith(f"{path}: model stnet here, transformer in the checkpoint; -c 5 here, 20 in the checkpoint;")
 
 
 # ---- stores that are none
@@ -291,6 +322,27 @@ def test_too_few_series_to_pretrain_on(tmp_path, capsys):
         writer.append(np.ones((4, 10)), np.array([1, 2, 1, 2]), np.array([2, 2]))
     line = refuse(main_moco, tmp_path / "out", capsys, root=tmp_path / "root")
     assert "2 series are too few to pre-train on; expected at least 3" in line
+
+
+def test_a_cell_of_a_series_file_that_is_no_number(tmp_path, capsys):
+    file = tmp_path / "root" / "2019" / "Unsupervised" / "7.csv"
+    save_series_csv(file, long_series([0], seed=0)[0])
+    lines = file.read_text().splitlines()
+    lines[3] = ",".join(["1", "2", "3", "abc", *lines[3].split(",")[4:]])
+    file.write_text("\n".join(lines))
+    line = refuse(main_moco, tmp_path / "out", capsys, root=tmp_path / "root")
+    assert line == f"{file}: line 4: red1 is 'abc'; expected a digital number from -32768 to 32767"
+    assert not list((tmp_path / "root").rglob(".sits-store/*"))
+
+
+def test_a_label_that_is_a_name(tmp_path, data_root, capsys):
+    root = shutil.copytree(data_root, tmp_path / "root")
+    file = root / "2019" / "train" / "index.csv"
+    lines = file.read_text().splitlines()
+    for cell, found in (("corn", "'corn'"), ("", "blank")):
+        file.write_text("\n".join([*lines[:5], f"{cell},Adams", *lines[6:]]))
+        line = refuse(main_tscls, tmp_path / "out", capsys, root=root)
+        assert line == f"{file}: line 6: label is {found}; expected a class id (a whole number), 0 or more"
 
 
 @BOTH

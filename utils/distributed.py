@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from utils import deaths
+from utils.allocator import keep_freed_memory
 from utils.errors import UsageError
 
 
@@ -57,9 +59,20 @@ def start(device: str | None) -> Ranks:
         raise UsageError(f"--device {name}: cannot be used ({reason}); give cpu, cuda or cuda:N") from None
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
+    else:
+        keep_freed_memory()
     if count > 1:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", rank=rank, world_size=count)
+        watch(rank)
     return Ranks(rank, count, chosen)
+
+
+def watch(rank: int) -> None:
+    """Let this process notice when another one on this machine dies."""
+    if "GROUP_RANK" in os.environ:  # torchrun's number of this machine
+        here = int(os.environ["GROUP_RANK"])
+        places = gathered(torch.tensor([[here, os.getpid()]])).tolist()
+        deaths.watch({other: pid for other, (where, pid) in enumerate(places) if where == here and other != rank})
 
 
 _TORCHRUN = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
@@ -97,8 +110,15 @@ def main_first(ranks: Ranks) -> Iterator[None]:
         wait()
 
 
+def farewell() -> None:
+    """Until every rank is here, for the last time: a rank that ends earlier is the end of the others."""
+    wait()
+    deaths.is_ending.set()
+
+
 def finish() -> None:
-    """Leave the process group, if there is one."""
+    """Leave the process group, if there is one, together."""
+    farewell()
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 

@@ -1,35 +1,65 @@
-"""How a script ends when its user, not its author, made the mistake: one line on stderr, exit code 2."""
+"""How a script ends when its user, not its author, made the mistake, or another process died: one line on stderr."""
 
 from __future__ import annotations
 
 import functools
 import os
 import sys
+from typing import NoReturn
+
+CLEAR_LINE = "\r\x1b[K"  # of a terminal
 
 
 class UsageError(ValueError):
     """Something the user gave cannot be used; the message is one line that says what, and what to do."""
 
 
+class ProcessDied(BaseException):
+    """Another process of this run has died, and this one cannot go on, like an interrupt; the message is one line."""
+
+
+def _say(line: str) -> None:
+    """Write a line to stderr, in one piece, as other processes write there too; on a terminal over a progress bar."""
+    sys.stderr.write(f"{CLEAR_LINE if sys.stderr.isatty() else ''}{line}\n")
+
+
 def _fail(message: str) -> int:
     """Say what is wrong, and return the exit code; ranks other than the first say who they are."""
     rank = os.environ.get("RANK", "0")
-    print(f"{'' if rank == '0' else f'[rank {rank}] '}error: {' '.join(message.split())}", file=sys.stderr)
+    _say(f"{'' if rank == '0' else f'[rank {rank}] '}error: {' '.join(message.split())}")
     return 2
+
+
+def end_at_once(message: str) -> NoReturn:
+    """End with exit code 1 because another process has died; what Python does at its end may wait for that one."""
+    _fail(message)
+    try:
+        sys.stdout.flush()
+    finally:
+        os._exit(1)
 
 
 def exit_cleanly(*error_classes: type[Exception]):
     """Decorate a script's ``main`` so that errors of these classes print one line and exit with code 2.
 
-    So do files that cannot be read or written. Any other exception is a bug and keeps its traceback. An interrupt exits
-    with 130, as shells expect.
+    So do files that cannot be read or written. Any other exception is a bug and keeps its traceback, unless it comes of
+    the death of another process: that is one line and exit code 1. An interrupt exits with 130, as shells expect.
     """
 
     def decorate(main):
         @functools.wraps(main)
         def wrapped(*args, **kwargs):
             try:
-                return main(*args, **kwargs)
+                try:
+                    return main(*args, **kwargs)
+                except BaseException as error:
+                    if os.environ.get("WORLD_SIZE", "1") != "1":
+                        from utils import deaths  # which needs this module
+
+                        deaths.check(error)
+                    raise
+            except ProcessDied as died:
+                end_at_once(str(died))
             except (UsageError, *error_classes) as error:
                 sys.exit(_fail(str(error)))
             except BrokenPipeError:  # the reader (`| head`) went away; nothing more can be said to it
@@ -40,7 +70,7 @@ def exit_cleanly(*error_classes: type[Exception]):
                     raise
                 sys.exit(_fail(f"{error.filename}: {error.strerror}"))
             except KeyboardInterrupt as interrupt:
-                print(str(interrupt) or "interrupted", file=sys.stderr)
+                _say(str(interrupt) or "interrupted")
                 sys.exit(130)
 
         return wrapped
