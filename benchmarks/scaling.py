@@ -9,8 +9,8 @@ store to the queue, on about as many series as the others (--work, at least 2 st
 the best of --rounds counts. Costs are relative to the first point of the sweep, beside what the arithmetic alone would
 cost (benchmarks/throughput.py counts it). Writes OUT.csv, OUT.md and, with matplotlib, OUT.png.
 
-On two CPU cores this takes about 4 minutes; simulating the series, at the first run, a minute more. On a GPU most of
-its few minutes go into compiling the step for each S and batch.
+On two CPU cores this takes about 10 minutes and 16 GB of memory; simulating the series, at the first run, a minute
+more. On a GPU most of its few minutes go into compiling the step for each S and batch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from benchmarks.throughput import Bench, best, step_flop
+from benchmarks.clock import best
+from benchmarks.throughput import Bench, step_flop
 from datasets.catalog import open_unlabelled
 from datasets.errors import DataError
 from datasets.simulate import simulate
@@ -40,7 +41,7 @@ from utils.precision import is_compiling_wanted
 from utils.seeding import seed_everything
 
 YEAR = 2019
-BATCHES = {"cpu": [128, 256, 512, 1024, 2048], "cuda": [128, 256, 512, 1024, 2048, 4096, 8192]}
+BATCHES = [128, 256, 512, 1024, 2048, 4096, 8192]
 WORK = {"cpu": 1024, "cuda": 102_400}
 
 
@@ -56,11 +57,11 @@ SWEEPS = {"series": "number of series", "S": "length S (observations)", "batch":
 
 
 def get_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
+    parser = options.Parser(description=__doc__, formatter_class=options.HelpFormatter)
     add, whole = parser.add_argument, options.at_least(1)
     add("--series", type=whole, nargs="+", default=[10_000, 100_000, 1_000_000], help="numbers of series")
     add("--lengths", type=whole, nargs="+", default=[35, 70, 140], help="lengths S")
-    add("--batches", type=options.at_least(2), nargs="+", default=None, help="default: 128 … 2048, on a GPU … 8192")
+    add("--batches", type=options.at_least(2), nargs="+", default=BATCHES, help="batches")
     add("-seq", "--sequencelength", type=whole, default=70, help="S of the other sweeps")
     add("-b", "--batchsize", type=options.at_least(2), default=512, help="batch of the other sweeps")
     add("--moco-k", type=whole, default=65536, help="keys in the queue")
@@ -277,7 +278,6 @@ def three_digits(value: float) -> str:
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     device = distributed.start(args.device).device
-    args.batches = args.batches or BATCHES[device.type]
     args.work = args.work or WORK[device.type]
     sweeps = plan(args)
     seed_everything(args.seed)

@@ -30,8 +30,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from benchmarks.clock import best
 from benchmarks.scaling import YEAR, machine, simulated, simulation_folder, three_digits
-from benchmarks.throughput import best
 from datasets.bands import BANDS
 from datasets.batches import MappedSeries, split_batches
 from datasets.catalog import open_unlabelled
@@ -48,7 +48,7 @@ OPENING_TARGET, BYTES_TARGET = 0.2, 23  # seconds, bytes an observation
 
 
 def get_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
+    parser = options.Parser(description=__doc__, formatter_class=options.HelpFormatter)
     add, whole = parser.add_argument, options.at_least(1)
     add("--series", type=whole, nargs="+", default=[100_000, 1_000_000], help="numbers of series")
     add("--converted", type=whole, default=20_000, help="series to convert from the published form")

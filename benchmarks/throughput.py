@@ -4,8 +4,9 @@
 
 Everything is of the Transformer with the v2 head, on simulated series, as the first command of the README trains it.
 Figures are the best of several rounds, and what is compared is timed in turns, so that other work on the machine weighs
-on all alike. Arithmetic is counted in multiplications and additions of the matrix products, for one series of S
-observations, width d = 128, feed-forward width d, and K keys of width d in the queue:
+on all alike; the naive step has a process of its own. Arithmetic is counted in multiplications and additions of the
+matrix products, for one series of S observations, width d = 128, feed-forward width d, and K keys of width d in the
+queue:
 
     encoder  E = S (2 (10 32 + 32 64 + 64 d) + 12 d^2 + 4 S d) + 4 d^2    (embedding, projections and feed-forward,
                                                                            q k^T and weights v, head)
@@ -18,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from benchmarks import naive
+from benchmarks.clock import OwnProcess, best, seconds
 from datasets.batches import open_series, split_batches
 from datasets.catalog import open_unlabelled
 from datasets.errors import DataError
@@ -41,11 +42,11 @@ from utils.errors import UsageError, exit_cleanly
 from utils.precision import AMP, Precision, compile_step, is_compiling_wanted
 from utils.seeding import make_generator, seed_everything
 
-DIM = 128
+DIM, YEAR = 128, 2019
 
 
 def get_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
+    parser = options.Parser(description=__doc__, formatter_class=options.HelpFormatter)
     add, whole = parser.add_argument, options.at_least(1)
     add("-d", "--device", default=None, help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
     add("-b", "--batchsize", type=whole, default=512)
@@ -64,26 +65,6 @@ def get_args(argv: list[str] | None) -> argparse.Namespace:
     if args.moco_k < args.batchsize:
         raise UsageError(f"--moco-k {args.moco_k} is below the batch of {args.batchsize}; raise --moco-k or lower -b")
     return args
-
-
-# -- clocks ------------------------------------------------------------------------------------------------------------
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """How long work takes, that of the device included."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
-
-
-def best(works: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
-    """The shortest time of each work, done in turns."""
-    times = [{name: seconds(work, device) for name, work in works.items()} for _ in range(rounds)]
-    return {name: min(row[name] for row in times) for name in works}
 
 
 # -- arithmetic --------------------------------------------------------------------------------------------------------
@@ -180,34 +161,16 @@ class Bench:
         }
 
 
-def naive_steps(args: argparse.Namespace, series: SeriesSet, device: torch.device) -> Callable[[], None]:
-    """As many naive steps as a round has, data included."""
-    step = naive.NaiveStep(args.moco_k, device, DIM)
-    loader = naive.batches(series, args.sequencelength, args.batchsize, args.seed)
-
-    def endless() -> Iterator:
-        while True:
-            yield from loader
-
-    upcoming = endless()
-
-    def steps() -> None:
-        for _ in range(args.steps):
-            step(*next(upcoming))
-
-    return steps
-
-
 # -- the report --------------------------------------------------------------------------------------------------------
 
 
-def report(args: argparse.Namespace, series: SeriesSet, device: torch.device) -> dict[str, float]:
+def report(args: argparse.Namespace, root: Path, device: torch.device) -> dict[str, float]:
     """Time everything and print it; returns series/s by name."""
-    bench = Bench(args, series, device)
+    bench = Bench(args, open_unlabelled(root, YEAR), device)
     print(f"{'compiled' if bench.step.is_compiled else 'not compiled'}, amp {bench.precision.amp}")
     works = {"end to end": bench.steps, "fixed batch": bench.fixed_steps}
     if args.baseline:
-        works["naive"] = naive_steps(args, series, device)
+        works["naive"] = OwnProcess(naive.pretraining, args, root, YEAR, device, DIM)
     warm_up = {name: seconds(work, device) for name, work in works.items()}
     times = best(works, args.rounds, device)
     rates = {name: args.steps * args.batchsize / spent for name, spent in times.items()}
@@ -245,8 +208,8 @@ def main(argv: list[str] | None = None) -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     print(f"{name}, torch {torch.__version__}; batch {args.batchsize}, K {args.moco_k}, S {args.sequencelength}")
     with tempfile.TemporaryDirectory() as folder:
-        root = simulate(Path(folder) / "sim", unlabelled=args.series, train=0, valid=0, evaluation=0, years=(2019,))
-        report(args, open_unlabelled(root, 2019), device)
+        root = simulate(Path(folder) / "sim", unlabelled=args.series, train=0, valid=0, evaluation=0, years=(YEAR,))
+        report(args, root, device)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -70,6 +71,20 @@ def test_without_dropout_it_is_scaled_dot_product_attention(mask):
     assert torch.equal(attention(q, k, v, mask, 0.0, training=True), plain)
     keep = torch.ones(5, 3, 11, 11, dtype=torch.bool)
     torch.testing.assert_close(DroppedAttention.apply(q, k, v, mask, keep, 0.0), plain)
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize(("chunk", "parts"), [(1, 5), (800, 3), (1 << 19, 1)])
+def test_in_evaluation_it_goes_by_chunks(mask, chunk, parts, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", chunk)
+    monkeypatch.setattr(module, "attention_weights", weights := Mock(wraps=module.attention_weights))
+    q, k, v = projections(torch.float32)
+    copies = [part.clone() for part in (q, k, v)]
+    with torch.no_grad():
+        found = attention(q, k, v, mask, P, training=False)
+    torch.testing.assert_close(found, attention(q, k, v, mask, P, training=False))
+    assert weights.call_count == parts
+    assert all(torch.equal(*pair) for pair in zip((q, k, v), copies, strict=True))
 
 
 def test_under_autocast_it_computes_in_float32():

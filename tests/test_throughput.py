@@ -1,23 +1,58 @@
-"""The throughput program: it runs, and what it counts and compares with is right."""
+"""The throughput programs: they run, and what they count and compare with is right."""
 
 from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import naive, throughput
+from benchmarks import finetuning, naive, throughput
+from benchmarks.clock import OwnProcess
+from datasets.catalog import open_eval
+from datasets.transforms import vegetation_weight
 from moco.builder import projection_head
 from models import build_model
 
 
-def test_it_prints_every_figure(capsys):
+def here(build, *args):
+    """In place of OwnProcess, which imports torch for seconds."""
+    return build(*args)
+
+
+def test_pretraining_prints_every_figure(capsys, monkeypatch):
+    monkeypatch.setattr(throughput, "OwnProcess", here)
     throughput.main(
         "-d cpu -b 16 --moco-k 64 -seq 12 --series 64 --steps 1 --rounds 1 --baseline naive --no-compile".split()
     )
     printed = capsys.readouterr().out
     for figure in ("end to end", "fixed batch", "naive", "TFLOP/s", "gather", "augment", "encode q", "backward"):
         assert figure in printed
+
+
+def test_finetuning_prints_every_figure(capsys, monkeypatch):
+    monkeypatch.setattr(finetuning, "OwnProcess", here)
+    finetuning.main("-d cpu -b 8 -seq 12 --series 24 --rounds 1 --baseline naive".split())
+    lines = capsys.readouterr().out.splitlines()
+    measured = ["fine-tuning", "testing", "fine-tuning, naive", "testing, naive"]
+    assert [line.split("  ")[0] for line in lines[1:]] == [*measured, "fine-tuning / naive", "testing / naive"]
+
+
+def write_pid(path: Path):
+    return partial(path.write_text, str(os.getpid()))
+
+
+def test_work_is_done_by_another_process_whenever_it_is_asked(tmp_path):
+    path = tmp_path / "pid"
+    work = OwnProcess(write_pid, path)
+    for _ in range(2):
+        assert not path.exists()
+        work()
+        assert int(path.read_text()) == work.process.pid != os.getpid()
+        path.unlink()
 
 
 def test_counted_arithmetic_is_torchs():
@@ -40,6 +75,23 @@ def test_naive_views_follow_the_method():
     assert (days.diff() > 0).all()
     noisy = [(naive.spectral_noise(x, draw) != x).any(1).mean() for _ in range(400)]
     assert abs(np.mean(noisy) - 0.15) < 0.012
+
+
+def test_naive_samples_are_what_the_method_makes_of_a_series(data_root):
+    series = open_eval(data_root, 2019)
+    for row in range(3):
+        bands, days = series.store.series(series.rows[row])
+        (x, mask, doy, weight), label = naive.Labelled(series, len(days), 0, is_trained_on=False)[row]
+        assert label == series.labels[row] and np.array_equal(doy, days) and not mask.any()
+        expected = vegetation_weight(torch.from_numpy(bands * np.float32(1e-4))[None])[0]
+        torch.testing.assert_close(weight, expected)
+        assert x.shape == (len(days), 10) and x.dtype == torch.float32
+
+
+def test_naive_stnet_has_the_weights_of_ours():
+    plain, ours = naive.STNet(21), build_model("stnet")
+    assert sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in ours.parameters())
+    plain.load_state_dict(dict(zip(plain.state_dict(), ours.state_dict().values(), strict=True)))
 
 
 def test_both_steps_start_at_the_loss_of_chance():

@@ -1,0 +1,99 @@
+"""How fast STNet is fine-tuned and tested.
+
+    python -m benchmarks.finetuning [--baseline naive]
+
+On simulated series, with the batch of the published recipe, as the second command of the README does it: an epoch on
+the train split, its loss and accuracy kept; the predictions of the eval split and their scores. Figures are the best of
+several rounds, and what is compared is timed in turns; the naive way has a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+from pathlib import Path
+
+import torch
+
+import main_tscls
+from benchmarks import naive
+from benchmarks.clock import OwnProcess, best, seconds
+from datasets.catalog import open_classmap
+from datasets.errors import DataError
+from datasets.simulate import simulate
+from models import ModelError
+from utils import distributed, options
+from utils.errors import exit_cleanly
+from utils.metrics import score
+from utils.progress import Progress
+
+YEAR, NAME = 2019, "stnet"
+
+
+def get_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = options.Parser(description=__doc__, formatter_class=options.HelpFormatter)
+    add, whole = parser.add_argument, options.at_least(1)
+    add("-d", "--device", default=None, help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
+    add("-b", "--batchsize", type=options.at_least(2), default=512)
+    add("-seq", "--sequencelength", type=whole, default=70)
+    add("--series", type=options.at_least(10), default=3000, help="series of each split; valid has a tenth")
+    add("--rounds", type=whole, default=5, help="of which the best counts")
+    add("--amp", choices=options.AMP, default=None)
+    add("--compile", action=argparse.BooleanOptionalAction, default=None)
+    add("--baseline", choices=("naive",), default=None, help="time a straightforward implementation as well")
+    return parser.parse_args(argv)
+
+
+def command_line(args: argparse.Namespace, root: Path) -> argparse.Namespace:
+    """The arguments of main_tscls.py for the same."""
+    words = [NAME, "--rc", "--useall", "--recipe", "published", "--datapath", str(root), "-l", str(root)]
+    words += ["-b", str(args.batchsize), "-seq", str(args.sequencelength)]
+    words += ["--amp", args.amp] if args.amp else []
+    words += {None: [], True: ["--compile"], False: ["--no-compile"]}[args.compile]
+    return main_tscls.get_args(words)
+
+
+def report(args: argparse.Namespace, root: Path, ranks: distributed.Ranks) -> None:
+    """Time everything and print it."""
+    command = command_line(args, root)
+    splits, _ = main_tscls.open_sets(command, seed=111)
+    classmap = open_classmap(root, command.nclasses)
+    recipe = main_tscls.recipe_of(command, len(splits.train))
+    run = main_tscls.Run(command, NAME, 111, recipe, classmap, ranks)
+    run.prepare(splits.train)
+    epochs, silent = itertools.count(), Progress(NAME, 0, is_main=False)
+    works = {
+        "fine-tuning": lambda: run.train_epoch(next(epochs), silent),
+        "testing": lambda: score(run.predict(splits.eval), splits.eval.labels),
+    }
+    if args.baseline:
+        shared = (splits, classmap.num_classes, args.sequencelength, args.batchsize, ranks.device)
+        works["fine-tuning, naive"] = OwnProcess(naive.training, *shared)
+        works["testing, naive"] = OwnProcess(naive.testing, *shared)
+    warm_up = {name: seconds(work, ranks.device) for name, work in works.items()}
+    times = best(works, args.rounds, ranks.device)
+    for name, spent in times.items():
+        count = len(splits.train if name.startswith("fine-tuning") else splits.eval)
+        print(f"{name:24} {count / spent:12,.0f} series/s   {spent:8.3f} s   first round {warm_up[name]:.1f} s")
+    for name in ("fine-tuning", "testing") if args.baseline else ():
+        print(f"{f'{name} / naive':24} {times[f'{name}, naive'] / times[name]:12.2f} times as fast")
+
+
+@exit_cleanly(DataError, ModelError)
+def main(argv: list[str] | None = None) -> None:
+    args = get_args(argv)
+    ranks = distributed.start(args.device)
+    device = ranks.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    print(f"{name}, torch {torch.__version__}; {NAME}, batch {args.batchsize}, S {args.sequencelength}")
+    with tempfile.TemporaryDirectory() as folder:
+        size = args.series
+        root = simulate(
+            Path(folder) / "sim", unlabelled=0, train=size, valid=size // 10, evaluation=size, years=(YEAR,)
+        )
+        report(args, root, ranks)
+
+
+if __name__ == "__main__":
+    main()
