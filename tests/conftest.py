@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.layout import write_published_root, write_root
 from utils import report
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"  # not part of the project; tests that use it can be skipped
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+DEVICES = [pytest.param(CPU, id="cpu"), pytest.param(GPU, id="gpu", marks=needs_gpu)]
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="there is no optional sample data on this machine")
 
 

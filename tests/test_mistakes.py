@@ -178,6 +178,12 @@ def test_a_device_that_is_not_there(script, tmp_path, data_root, capsys):
 
 
 @BOTH
+def test_half_precision_on_a_cpu(script, tmp_path, data_root, capsys):
+    line = refuse(script, tmp_path / "out", capsys, "--amp", "fp16", root=data_root)
+    assert line == "--amp fp16 is for a GPU; give bf16 or off"
+
+
+@BOTH
 def test_a_logdir_that_cannot_be_made(script, tmp_path, data_root, capsys):
     (tmp_path / "file").write_text("")
     line = refuse(script, tmp_path / "file" / "out", capsys, root=data_root)

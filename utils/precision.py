@@ -27,11 +27,17 @@ def has_bf16(device: torch.device) -> bool:
 
 
 class Precision:
-    """How a training step computes: ``with precision.autocast()`` for the forward, ``precision.step`` for the rest."""
+    """How a training step computes: ``with precision.autocast()`` for the forward, ``precision.step`` for the rest.
+
+    Raises:
+        UsageError: fp16 on a CPU.
+    """
 
     def __init__(self, amp: str | None, device: torch.device):
         if amp is None:
             amp = "bf16" if has_bf16(device) else "off"
+        if amp == "fp16" and device.type == "cpu":
+            raise UsageError("--amp fp16 is for a GPU; give bf16 or off")
         self.amp, self.device = amp, device
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
         if device.type == "cuda":
