@@ -25,7 +25,7 @@ from moco.builder import MoCo, held_out_contrast
 from moco.loader import PUBLISHED, STRONGER, two_views
 from moco.step import TrainingStep
 from models import NETWORKS, ModelError, build_model, canonical_name
-from utils import deaths, distributed, options, resuming
+from utils import distributed, options, resuming, watchdog
 from utils.checkpoint import save_checkpoint
 from utils.errors import UsageError, exit_cleanly
 from utils.logs import RunLog
@@ -253,7 +253,7 @@ class Trainer:
         """End the run, saved; all ranks do so together."""
         if self.step:  # else the end of the epoch has saved
             self.save(log)
-        distributed.farewell()
+        distributed.final_barrier()
         where = f"; go on with --resume {log.folder / 'model_last.pth'}" if log else ""
         raise KeyboardInterrupt(f"{when}{where}")
 
@@ -314,8 +314,7 @@ def main(argv: list[str] | None = None) -> None:
     trainer.prepare_step()
     with distributed.main_first(ranks):
         log = RunLog(folder, vars(args), resume_epoch=trainer.epoch if args.resume else None) if ranks.is_main else None
-    last = folder / "model_last.pth"
-    deaths.advise(lambda: f"; go on with --resume {last}" if last.exists() else "")
+    watchdog.set_hint(partial(resuming.hint, folder, args.resume))
     trainer.run(log)
     if log:
         log.close()

@@ -17,6 +17,13 @@ DEVICES = [pytest.param(CPU, id="cpu"), pytest.param(GPU, id="gpu", marks=needs_
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="there is no optional sample data on this machine")
 
 
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    """What one test compiles counts against the limit of torch for all, after which it goes on uncompiled."""
+    yield
+    torch.compiler.reset()
+
+
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory) -> Path:
     """A data root of stores, 2019 with unlabelled series and 2020 to test on; tests must not write to it."""

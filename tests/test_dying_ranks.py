@@ -18,7 +18,7 @@ import main_moco
 import main_tscls
 from tests.runs import SMALL, checkpoint, column, newest, pretrain, rows
 from tests.test_distributed import REPOSITORY
-from utils import deaths
+from utils import watchdog
 
 FLAGS = ("--rc", "--useall", "--moco-k", "50", *SMALL, "-b", "12")  # of 60 series 54 are trained on: 4 steps an epoch
 SIGKILL_SECONDS = 30  # until torchrun kills a process that does not end
@@ -68,7 +68,7 @@ def play(script, hooked, name: str, scene: str, argv: list[str]) -> None:
         return plain(*args)
 
     setattr(hooked, name, step)
-    deaths.CHECK_SECONDS = deaths.STUCK_SECONDS = 0.5
+    watchdog.CHECK_SECONDS = watchdog.STUCK_SECONDS = 0.5
     script.main(argv)
 
 
@@ -119,9 +119,9 @@ def buggy(killed, data_root, tmp_path_factory) -> Ended:
 
 
 def is_said_of(rank: int, how: str, line: str) -> bool:
-    """Whether a line says that this rank has died, and where to look."""
+    """Whether a line says that this rank has ended, and where to look."""
     where = "look at its own message, or torchrun's"
-    return re.fullmatch(rf"error: rank {rank} of this run died{how}; {where}", line) is not None
+    return re.fullmatch(rf"error: rank {rank} of this run ended too early{how}; {where}", line) is not None
 
 
 def test_a_killed_rank_soon_ends_the_run(killed):

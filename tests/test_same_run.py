@@ -25,7 +25,7 @@ METHODS = pytest.mark.parametrize("method", [("--rc",), ()], ids=["rc", "pad"])
 @pytest.fixture(scope="module", params=DEVICES)
 def epoch(request, data_root):
     """A function that trains an epoch without dropout, whose random numbers torch.compile draws in its own way."""
-    device = request.param
+    device, precision = request.param, torch.get_float32_matmul_precision()
     patch = pytest.MonkeyPatch()
     patch.setattr(main_moco, "build_model", partial(build_model, dropout=0))
 
@@ -54,6 +54,7 @@ def epoch(request, data_root):
 
     yield trained
     patch.undo()
+    torch.set_float32_matmul_precision(precision)
 
 
 @METHODS

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from utils import deaths
+from utils import watchdog
 from utils.allocator import keep_freed_memory
 from utils.errors import UsageError
 
@@ -72,7 +72,7 @@ def watch(rank: int) -> None:
     if "GROUP_RANK" in os.environ:  # torchrun's number of this machine
         here = int(os.environ["GROUP_RANK"])
         places = gathered(torch.tensor([[here, os.getpid()]])).tolist()
-        deaths.watch({other: pid for other, (where, pid) in enumerate(places) if where == here and other != rank})
+        watchdog.watch({other: pid for other, (where, pid) in enumerate(places) if where == here and other != rank})
 
 
 _TORCHRUN = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
@@ -110,15 +110,15 @@ def main_first(ranks: Ranks) -> Iterator[None]:
         wait()
 
 
-def farewell() -> None:
+def final_barrier() -> None:
     """Until every rank is here, for the last time: a rank that ends earlier is the end of the others."""
     wait()
-    deaths.is_ending.set()
+    watchdog.ending.set()
 
 
 def finish() -> None:
     """Leave the process group, if there is one, together."""
-    farewell()
+    final_barrier()
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 

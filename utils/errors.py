@@ -54,9 +54,9 @@ def exit_cleanly(*error_classes: type[Exception]):
                     return main(*args, **kwargs)
                 except BaseException as error:
                     if os.environ.get("WORLD_SIZE", "1") != "1":
-                        from utils import deaths  # which needs this module
+                        from utils import watchdog  # which needs this module
 
-                        deaths.check(error)
+                        watchdog.check(error)
                     raise
             except ProcessDied as died:
                 end_at_once(str(died))

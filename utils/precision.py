@@ -79,6 +79,8 @@ def compile_step(step: TrainingStep, batch: Series, ranks: Ranks, *, is_required
     """
     if ranks.is_main:
         print("compiling the training step", flush=True)
+    skips = torch._dynamo.utils.counters["inductor"]
+    skipped = skips["cudagraph_skips"]
     try:
         step.compile(compiler(ranks))
         step.rehearse(batch)
@@ -90,8 +92,9 @@ def compile_step(step: TrainingStep, batch: Series, ranks: Ranks, *, is_required
         torch.compiler.reset()
         print(f"{failed}; going on without it; --no-compile silences this", flush=True)
     else:
-        if skips := torch._dynamo.utils.counters["inductor"]["cudagraph_skips"]:
-            print(f"compiled, but {skips} parts without CUDA graphs, which is slower; TORCH_LOGS=perf_hints tells why")
+        if skipped := skips["cudagraph_skips"] - skipped:
+            slower = f"compiled, but {skipped} parts without CUDA graphs, which is slower"
+            print(f"{slower}; TORCH_LOGS=perf_hints tells why")
 
 
 def in_one_line(error: Exception) -> str:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from datasets import bands
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import UsageError
@@ -12,6 +14,13 @@ from utils.errors import UsageError
 ADVICE = "give a checkpoint of main_moco.py; from its model_last.pth a run goes on exactly where it was"
 UNTRAINED = "pre-train this run first (leave out --evaluate), give the flags it had, or a checkpoint with --resume"
 FLAGS = {"name": "model", "num_classes": "-c", "dim": "--moco-dim", "K": "--moco-k", "m": "--moco-m", "T": "--moco-t"}
+
+
+def hint(folder: Path, resumed: str | None) -> str:
+    """What a user can do when a run has ended before its time."""
+    last = folder / "model_last.pth"
+    path = last if last.exists() else resumed
+    return f"; go on with --resume {path}" if path else ""
 
 
 def method(run) -> dict:

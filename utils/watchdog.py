@@ -19,28 +19,32 @@ CHECK_SECONDS = 1.0  # between two looks at the other processes
 STUCK_SECONDS = 5.0  # a process that has not ended so long after another one waits for it, and always will
 ENDING_SECONDS = 5.0  # in which one that has left the others ends
 
-_LOST = re.compile("Connection (closed|reset) by (remote )?peer|Broken pipe|remote process exit")  # of gloo and NCCL
+_LOST = re.compile(  # what gloo and NCCL say
+    "Connection (closed|reset) by (remote )?peer|Broken pipe|end of file|remote process exit", re.IGNORECASE
+)
 _others: dict[int, int] = {}  # rank and process id of those that torchrun has started on this machine
-is_ending = threading.Event()  # this process ends by itself, and the others may
-_advice: Callable[[], str] = str  # what the user can do if a process dies; by default nothing is said
+ending = threading.Event()  # this process ends by itself, and the others may
+_hint: Callable[[], str] = str  # what the user can do if a process dies; by default nothing is said
 
 
-def advise(advice: Callable[[], str]) -> None:
+def set_hint(hint: Callable[[], str]) -> None:
     """What to tell the user if from now on another process dies, asked for when it has happened."""
-    global _advice
-    _advice = advice
+    global _hint
+    _hint = hint
 
 
 def watch(others: dict[int, int]) -> None:
     """Notice the death of other processes of this machine, given as rank and process id."""
     if os.name != "posix":
         return
+    ending.clear()
+    _others.clear()
     _others.update(others)
     signal.signal(signal.SIGTERM, _on_sigterm)
     threading.Thread(target=_end_if_stuck, daemon=True).start()
 
 
-def _gone() -> list[int]:
+def _missing() -> list[int]:
     """The ranks on this machine whose process has ended and was seen to by torchrun."""
     return [rank for rank, pid in _others.items() if not _is_there(pid)]
 
@@ -48,28 +52,28 @@ def _gone() -> list[int]:
 def _is_there(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):  # the number may be another process' by now
         return False
     return True
 
 
 def _died(how: str = "") -> ProcessDied:
-    gone = [f"rank {rank}" for rank in _gone()]
-    who, whose = " and ".join(gone) or "another process", "their own messages" if len(gone) > 1 else "its own message"
-    return ProcessDied(f"{who} of this run died{how}; look at {whose}, or torchrun's{_advice()}")
+    missing = [f"rank {rank}" for rank in _missing()]
+    who, whose = " and ".join(missing) or "another process", "their own messages" if missing[1:] else "its own message"
+    return ProcessDied(f"{who} of this run ended too early{how}; look at {whose}, or torchrun's{_hint()}")
 
 
 def _on_sigterm(number: int, _frame) -> None:
-    if not is_ending.is_set() and _gone():
+    if not ending.is_set() and _missing():
         raise _died()
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
 
 
 def _end_if_stuck() -> None:
-    while not is_ending.wait(CHECK_SECONDS):
-        if _gone():
-            if not is_ending.wait(STUCK_SECONDS):
+    while not ending.wait(CHECK_SECONDS):
+        if _missing():
+            if not ending.wait(STUCK_SECONDS):
                 end_at_once(str(_died()))
             return
 
@@ -80,14 +84,14 @@ def check(error: BaseException) -> None:
     Raises:
         ProcessDied: so it is.
     """
-    is_ending.set()
+    ending.set()
     while error is not None and not isinstance(error, KeyboardInterrupt):
         if isinstance(error, ProcessDied):
             raise error
         if isinstance(error, RuntimeError) and (found := _LOST.search(str(error))):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this is the end already
             end = time.monotonic() + ENDING_SECONDS
-            while _others and not _gone() and time.monotonic() < end:  # so that torchrun sees the other one first
+            while _others and not _missing() and time.monotonic() < end:  # so that torchrun sees the other one first
                 time.sleep(0.02)
             raise _died(f" ({found[0]})")
         error = error.__cause__ or error.__context__
