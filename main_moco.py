@@ -39,6 +39,7 @@ DATAPATH = "data/US-sim"
 
 PATIENCE = 10  # epochs without a better held-out loss
 HELD_OUT = 0.1  # share of the series that are never trained on
+FEW_STEPS = 10  # of an epoch; with fewer the user is told
 SAVE_SECONDS = 600  # inside an epoch, model_last.pth is at most this old
 
 
@@ -295,6 +296,9 @@ def main(argv: list[str] | None = None) -> None:
         if args.use_doy and not encoder.uses_doy_flag:
             print(f"{args.model}: --use-doy changes nothing ({DOY_NOTICE})")
         print(f"{series.store!r}: training on {len(trainer.train_rows):,}, {len(trainer.valid_rows):,} held out")
+        if trainer.steps < FEW_STEPS:
+            few = f"{trainer.steps} step{'s' if trainer.steps > 1 else ''} an epoch"
+            print(f"-b {args.batchsize}: only {few}, from which little is learned; lower -b, and --moco-k with it")
 
     if args.evaluate:
         path = args.resume or str(folder / "model_best.pth")

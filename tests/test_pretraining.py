@@ -230,3 +230,10 @@ def test_every_network_pretrains_and_is_fine_tuned(data_root, tmp_path, capsys, 
     trunk = [n for n in weights(tuned, "model_best.pth") if not n.startswith("decoder.")]
     assert f"took {len(trunk)} tensors" in capsys.readouterr().out
     assert tuned.name.startswith("F_Mo_") and len(rows(tuned, "testlog.csv")) == 1
+
+
+def test_few_steps_are_told(data_root, tmp_path, capsys):
+    pretrain(data_root, tmp_path, "-b", 16, model="tempcnn")  # of 54 series
+    assert "-b 16: only 3 steps an epoch, from which little is learned" in capsys.readouterr().out
+    pretrain(data_root, tmp_path, "-b", 5, model="tempcnn")
+    assert "little is learned" not in capsys.readouterr().out
