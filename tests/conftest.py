@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is n
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 DEVICES = [pytest.param(CPU, id="cpu"), pytest.param(GPU, id="gpu", marks=needs_gpu)]
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="there is no optional sample data on this machine")
+
+
+def pytest_configure() -> None:
+    """Ctrl-C acts as in a terminal, also in the background of a shell script, which has its jobs ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
