@@ -38,13 +38,15 @@ def test_no_step_waits_for_the_gpu(data_root, compiling):
     trainer.prepare_step()
     trainer.train_epoch(None)  # what is set up at the first use may wait
     batches = [trainer.reader.gather(batch) for batch in trainer.batches()]
-    torch.cuda.set_sync_debug_mode("error")
+    losses = []
+    torch.cuda.set_sync_debug_mode("error")  # what waits raises
     try:
         for step, series in enumerate(batches):
             trainer.streams.seek(1, step)
-            trainer.train_step(series, trainer.streams.augment)
+            losses.append(trainer.train_step(series, trainer.streams.augment)[0])
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert len(losses) == trainer.steps and torch.stack(losses).isfinite().all()
 
 
 def test_by_default_the_step_is_compiled_into_graphs(data_root, tmp_path, capsys):
