@@ -18,22 +18,24 @@ from tqdm import tqdm
 
 from datasets.batches import open_series, split_batches
 from datasets.catalog import open_unlabelled
-from datasets.errors import DataError
 from datasets.simulate import ensure_default
 from datasets.store import SeriesSet
 from moco.builder import MoCo, held_out_contrast
 from moco.loader import PUBLISHED, STRONGER, two_views
-from moco.step import TrainingStep
-from models import NETWORKS, ModelError, build_model, canonical_name
-from utils import distributed, options, resuming, watchdog
+from models import NETWORKS, build_model, canonical_name
+from pretraining import resume as resuming
+from pretraining.step import TrainingStep, compile_step, is_compiling_wanted
+from utils import options
 from utils.checkpoint import save_checkpoint
-from utils.errors import UsageError, exit_cleanly
-from utils.logs import RunLog
-from utils.naming import DOY_NOTICE, pretraining_name
-from utils.precision import Precision, compile_step, is_compiling_wanted
+from utils.errors import Parser, UsageError, exit_cleanly
+from utils.precision import Precision
+from utils.results.logs import RunLog
+from utils.results.naming import DOY_NOTICE, pretraining_name
+from utils.runtime import distributed, watchdog
+from utils.runtime.distributed import World
+from utils.runtime.seeding import RandomStreams, make_generator, seed_everything
+from utils.runtime.signals import stop_requests
 from utils.schedule import rate_factor
-from utils.seeding import RandomStreams, make_generator, seed_everything
-from utils.stopping import stop_requests
 
 DATAPATH = "data/US-sim"
 
@@ -44,7 +46,7 @@ SAVE_SECONDS = 600  # inside an epoch, model_last.pth is at most this old
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = options.Parser(description=__doc__, formatter_class=options.HelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument("model", help=f"the encoder: {', '.join(NETWORKS)}")
     options.add_data(parser, DATAPATH, num_help="unlabelled series to draw, without --useall")
     options.add_training(parser)
@@ -87,18 +89,18 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
 class Trainer:
     """A pre-training run: the model, what updates it, and where it is (epoch, step)."""
 
-    def __init__(self, args: argparse.Namespace, series: SeriesSet, ranks: distributed.Ranks):
-        self.args, self.ranks = args, ranks
-        self.train_rows, self.valid_rows = hold_out(series, args.seed, ranks.count)
-        self.reader = open_series(series, ranks.device, fixed_width=True)
+    def __init__(self, args: argparse.Namespace, series: SeriesSet, world: World):
+        self.args, self.world = args, world
+        self.train_rows, self.valid_rows = hold_out(series, args.seed, world.size)
+        self.reader = open_series(series, world.device, fixed_width=True)
         self.views = partial(
             two_views,
             size=args.sequencelength,
             method="rc" if args.rc else "pad",
             augmentation=STRONGER if args.aug_plus else PUBLISHED,
         )
-        self.precision = Precision(args.amp, ranks.device)
-        self.streams = RandomStreams(args.seed, ranks.device, ranks.rank)
+        self.precision = Precision(args.amp, world.device)
+        self.streams = RandomStreams(args.seed, world.device, world.rank)
         self.moco = MoCo(
             partial(
                 build_model,
@@ -114,7 +116,7 @@ class Trainer:
             args.moco_t,
             args.mlp,
             args.bn_splits,
-        ).to(ranks.device)
+        ).to(world.device)
         self.steps = len(split_batches(self.train_rows, args.batchsize, drop_last=True))
         parameters = [p for p in self.moco.parameters() if p.requires_grad]
         if args.optimizer == "sgd":
@@ -129,7 +131,7 @@ class Trainer:
         self.epoch, self.step = args.start_epoch, 0  # where the run is; the step within the epoch
         self.best, self.not_improved = math.inf, 0
         self.is_asked_to_stop: Callable[[], bool] = lambda: False
-        self.sums = torch.zeros(2, dtype=torch.float64, device=ranks.device)  # loss and top-1 of the epoch so far
+        self.sums = torch.zeros(2, dtype=torch.float64, device=world.device)  # loss and top-1 of the epoch so far
 
     def rate_at(self, position: int) -> float:
         """The learning rate of an optimizer step, counted from the run's start."""
@@ -139,17 +141,17 @@ class Trainer:
 
     def stream(self, batches: list[np.ndarray]):
         """This rank's share of each batch of series, ready on the device."""
-        return self.reader.stream([self.ranks.share(batch) for batch in batches], self.args.workers)
+        return self.reader.stream([self.world.shard(batch) for batch in batches], self.args.workers)
 
     def batches(self) -> list[np.ndarray]:
         """The batches of the epoch, of all ranks."""
         order = self.train_rows[self.streams.order(self.epoch, len(self.train_rows))]
-        order = order[: len(order) - len(order) % self.ranks.count]  # equal shares, also of an incomplete batch
+        order = order[: len(order) - len(order) % self.world.size]  # equal shares, also of an incomplete batch
         return split_batches(order, self.args.batchsize, drop_last=True)
 
     def train_epoch(self, log: RunLog | None) -> dict:
         """What is left of the epoch; returns its means for the log."""
-        args, ranks = self.args, self.ranks
+        args, world = self.args, self.world
         self.train_step.model.train()
         batches = self.batches()[self.step :]
         start = saved = time.monotonic()
@@ -162,19 +164,19 @@ class Trainer:
             scores = self.train_step(series, self.streams.augment)
             self.sums += scores
             self.step += 1
-            seen += len(series.length) * ranks.count
+            seen += len(series.length) * world.size
             bar.update()
             is_look = self.position() % args.print_freq == 0
             if is_look:
                 self.report(bar, *scores.tolist(), seen / (time.monotonic() - start), log)
-            if self.step < self.steps and (is_look or ranks.count == 1):  # asking the other ranks takes time
+            if self.step < self.steps and (is_look or world.size == 1):  # asking the other ranks takes time
                 if self.is_to_stop():
                     self.stop(f"stopped in epoch {self.epoch} after step {self.step}", log)
-                if distributed.any_rank(time.monotonic() - saved > SAVE_SECONDS, ranks.device):
+                if world.any_rank(time.monotonic() - saved > SAVE_SECONDS):
                     self.save(log)
                     saved = time.monotonic()
         bar.close()
-        loss, top1 = (distributed.total(self.sums.clone()) / ranks.count / self.step).tolist()
+        loss, top1 = (world.all_reduce_sum_(self.sums.clone()) / world.size / self.step).tolist()
         check_finite(loss, self.epoch)
         seconds = time.monotonic() - start
         return {"train_loss": loss, "train_top1": top1, "seconds": seconds, "series_per_s": seen / seconds}
@@ -182,16 +184,16 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self) -> tuple[float, float]:
         """Held-out loss and top-1, on views that are the same every time; nothing of the model changes."""
-        moco, ranks = self.moco.eval(), self.ranks
-        distributed.average_statistics(moco)
-        generator = make_generator(self.args.seed, "held-out", ranks.rank, device=ranks.device)
+        moco, world = self.moco.eval(), self.world
+        world.average_statistics(moco)
+        generator = make_generator(self.args.seed, "held-out", world.rank, device=world.device)
         queries, keys = [], []
-        for series in self.stream(split_batches(self.valid_rows, self.args.batchsize, smallest=ranks.count)):
+        for series in self.stream(split_batches(self.valid_rows, self.args.batchsize, smallest=world.size)):
             view_q, view_k = self.views(series, generator=generator)
             with self.precision.autocast():
                 queries.append(moco.encode_queries(view_q))
                 keys.append(moco.encode_keys(view_k))
-        queries, keys = (distributed.gathered(torch.cat(part)) for part in (queries, keys))
+        queries, keys = (world.all_gather(torch.cat(part)) for part in (queries, keys))
         return held_out_contrast(queries, keys, moco.T)
 
     def report(self, bar: tqdm, loss: float, top1: float, rate: float, log: RunLog | None) -> None:
@@ -208,8 +210,8 @@ class Trainer:
     def run(self, log: RunLog | None) -> None:
         """Train to the last epoch, or until the held-out loss no longer gets better."""
         step, model = self.train_step, self.train_step.model
-        if self.ranks.count > 1:  # the queue is the same on every rank as it is, so nothing is broadcast
-            step.model = distributed.parallel(model)
+        if self.world.size > 1:  # the queue is the same on every rank as it is, so nothing is broadcast
+            step.model = self.world.parallel(model)
         try:
             with stop_requests() as self.is_asked_to_stop:
                 self.train(log)
@@ -241,12 +243,12 @@ class Trainer:
 
     def is_to_stop(self) -> bool:
         """Whether any rank was asked to stop: all stop after the same step, or they would wait for each other."""
-        return distributed.any_rank(self.is_asked_to_stop(), self.ranks.device)
+        return self.world.any_rank(self.is_asked_to_stop())
 
     def save(self, log: RunLog | None) -> None:
         """Leave a checkpoint inside an epoch; rank 0 writes what all ranks come to together."""
-        distributed.average_statistics(self.moco)
-        distributed.total(self.sums).div_(self.ranks.count)
+        self.world.average_statistics(self.moco)
+        self.world.all_reduce_sum_(self.sums).div_(self.world.size)
         if log:
             save_checkpoint(log.folder / "model_last.pth", resuming.state(self))
 
@@ -254,15 +256,15 @@ class Trainer:
         """End the run, saved; all ranks do so together."""
         if self.step:  # else the end of the epoch has saved
             self.save(log)
-        distributed.final_barrier()
+        self.world.final_barrier()
         where = f"; go on with --resume {log.folder / 'model_last.pth'}" if log else ""
         raise KeyboardInterrupt(f"{when}{where}")
 
     def prepare_step(self) -> None:
         """Compile the training step where that is wanted and works."""
-        if is_compiling_wanted(self.args.compile, self.ranks):
-            first = self.reader.gather(self.ranks.share(self.batches()[0]))
-            compile_step(self.train_step, first, self.ranks, is_required=self.args.compile)
+        if is_compiling_wanted(self.args.compile, self.world):
+            first = self.reader.gather(self.world.shard(self.batches()[0]))
+            compile_step(self.train_step, first, self.world, is_required=self.args.compile)
 
 
 def check_finite(loss: float, epoch: int) -> None:
@@ -279,20 +281,20 @@ def hold_out(series: SeriesSet, seed: int, ranks: int) -> tuple[np.ndarray, np.n
     return np.sort(order[count:]), np.sort(order[:count])
 
 
-@exit_cleanly(DataError, ModelError)
+@exit_cleanly
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
-    ranks = distributed.start(args.device)
-    if args.batchsize % ranks.count:
-        raise UsageError(f"-b {args.batchsize} cannot be shared equally by {ranks.count} ranks; give a multiple")
-    with distributed.main_first(ranks):
+    world = distributed.start(args.device)
+    if args.batchsize % world.size:
+        raise UsageError(f"-b {args.batchsize} cannot be shared equally by {world.size} ranks; give a multiple")
+    with world.main_first():
         ensure_default(args.datapath)
         series = open_unlabelled(args.datapath, args.year, num=None if args.useall else args.num, seed=args.seed)
     seed_everything(args.seed)
-    trainer = Trainer(args, series, ranks)
+    trainer = Trainer(args, series, world)
     encoder = trainer.moco.encoder_q
     folder = Path(args.logdir) / pretraining_name(args, encoder.run_name)
-    if ranks.is_main:
+    if world.is_main:
         if args.use_doy and not encoder.uses_doy_flag:
             print(f"{args.model}: --use-doy changes nothing ({DOY_NOTICE})")
         print(f"{series.store!r}: training on {len(trainer.train_rows):,}, {len(trainer.valid_rows):,} held out")
@@ -304,26 +306,26 @@ def main(argv: list[str] | None = None) -> None:
         path = args.resume or str(folder / "model_best.pth")
         resuming.load(trainer, path, weights_only=True)
         loss, top1 = trainer.evaluate()
-        if ranks.is_main:
+        if world.is_main:
             print(f"{path}: held-out loss {loss:.4f}, top-1 {top1:.4f} on {len(trainer.valid_rows):,} series")
-        return distributed.finish()
+        return world.finish()
 
     if args.resume:
         resuming.load(trainer, args.resume)
         if trainer.epoch >= args.epochs or trainer.not_improved >= args.patience:
-            if ranks.is_main:
+            if world.is_main:
                 flag = f"-e {args.epochs}" if trainer.epoch >= args.epochs else f"--patience {args.patience}"
                 print(f"{args.resume}: nothing to train, {trainer.epoch} epochs are done ({flag}); to go on, raise it")
-            return distributed.finish()
+            return world.finish()
     trainer.prepare_step()
-    with distributed.main_first(ranks):
-        log = RunLog(folder, vars(args), resume_epoch=trainer.epoch if args.resume else None) if ranks.is_main else None
+    with world.main_first():
+        log = RunLog(folder, vars(args), resume_epoch=trainer.epoch if args.resume else None) if world.is_main else None
     watchdog.set_hint(partial(resuming.hint, folder, args.resume))
     trainer.run(log)
     if log:
         log.close()
         print(f"best held-out loss {trainer.best:.4f}: {folder / 'model_best.pth'}")
-    distributed.finish()
+    world.finish()
 
 
 if __name__ == "__main__":

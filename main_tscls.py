@@ -20,27 +20,27 @@ from datasets import bands
 from datasets.batches import even_batches, split_batches
 from datasets.catalog import Selection, Splits, open_classmap, open_eval, open_labelled
 from datasets.classmap import ClassMap
-from datasets.errors import DataError
 from datasets.simulate import ensure_default
 from datasets.store import SeriesSet, join
 from datasets.transforms import temporal_shift
-from models import ESTIMATORS, INITS, NETWORKS, ModelError, build_model, canonical_name, model_class
-from utils import distributed, options
+from models import ESTIMATORS, INITS, NETWORKS, build_model, canonical_name, model_class
+from tscls.estimators import EstimatorRun
+from tscls.evaluation import test
+from tscls.inputs import Inputs, length_method, predict
+from tscls.recipe import FEW_LABELS, RECIPES, Recipe, choose_recipe
+from utils import options
 from utils.checkpoint import load_checkpoint, load_pretrained, load_weights, save_checkpoint
-from utils.distributed import Ranks
-from utils.errors import UsageError, exit_cleanly
-from utils.estimator import EstimatorRun
-from utils.inputs import Inputs, length_method, predict
-from utils.logs import RunLog, run_arguments
+from utils.errors import Parser, UsageError, exit_cleanly
 from utils.metrics import SCORES, score
-from utils.naming import DOY_NOTICE, training_name
 from utils.precision import Precision
-from utils.progress import Progress
-from utils.recipe import FEW_LABELS, RECIPES, Recipe, choose_recipe
 from utils.report import write_comparison
+from utils.results.logs import RunLog, run_arguments
+from utils.results.naming import DOY_NOTICE, training_name
+from utils.results.progress import Progress
+from utils.runtime import distributed
+from utils.runtime.distributed import World
+from utils.runtime.seeding import RandomStreams, seed_everything
 from utils.schedule import make_scheduler
-from utils.seeding import RandomStreams, seed_everything
-from utils.testing import test
 
 DATAPATH = "data/US-sim"
 YEARS = (2019,)  # tested on
@@ -51,7 +51,7 @@ LEFT_TO_RECIPE = ("init", "epochs", "batchsize", "learning_rate", "weight_decay"
 
 
 def get_args(argv: list[str] | None = None) -> Namespace:
-    parser = options.Parser(description=__doc__, formatter_class=options.HelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument(
         "models", nargs="+", metavar="model", help=f"one or more of {', '.join((*NETWORKS, *ESTIMATORS))}"
     )
@@ -102,9 +102,9 @@ def check_pretrained(args: Namespace) -> None:
 class Run:
     """One network, one seed: trains, keeps the best, predicts."""
 
-    def __init__(self, args: Namespace, name: str, seed: int, recipe: Recipe, classmap: ClassMap, ranks: Ranks):
+    def __init__(self, args: Namespace, name: str, seed: int, recipe: Recipe, classmap: ClassMap, world: World):
         seed_everything(seed)
-        self.args, self.seed, self.recipe, self.classmap, self.ranks = args, seed, recipe, classmap, ranks
+        self.args, self.seed, self.recipe, self.classmap, self.world = args, seed, recipe, classmap, world
         self.network = build_model(
             name,
             num_classes=classmap.num_classes,
@@ -112,14 +112,14 @@ class Run:
             use_doy=args.use_doy,
             init=self.recipe.init,
         )
-        self.precision = Precision(args.amp, ranks.device)
+        self.precision = Precision(args.amp, world.device)
         self.method = length_method(args, self.network)
         self.folder = Path(args.logdir) / training_name(
             args, self.network.run_name, self.method, seed, reads_doy=self.network.uses_doy_flag
         )
         if args.pretrained:
             self.take_trunk(args.pretrained)
-        self.network.to(ranks.device)
+        self.network.to(world.device)
         self.parameters = sum(p.numel() for p in self.network.parameters())
         self.draws, self.log, self.last_epoch = 1, None, 0
 
@@ -127,7 +127,7 @@ class Run:
         """Start the trunk from a checkpoint, of the same model or of one with the same trunk."""
         own = self.network.arguments
         taken = load_pretrained(self.network, path, trunks_for(own["name"]))
-        if self.ranks.is_main:
+        if self.world.is_main:
             reads_doy = own["name"] == "stnet" or own["use_doy"]
             if taken.model.get("name") == "transformer" and taken.model["use_doy"] != reads_doy:
                 print(f"{path}: its day encoding is of {'days' if not reads_doy else 'positions'}, this model's is not")
@@ -163,15 +163,15 @@ class Run:
 
     def prepare(self, series: SeriesSet) -> None:
         """Make ready to train on a set of series."""
-        args, ranks, recipe = self.args, self.ranks, self.recipe
-        if recipe.batchsize < 2 * ranks.count:
-            raise UsageError(f"-b {recipe.batchsize}: {ranks.count} ranks need at least 2 series each in a batch")
-        self.inputs = Inputs(args, self.method, series, ranks)
+        args, world, recipe = self.args, self.world, self.recipe
+        if recipe.batchsize < 2 * world.size:
+            raise UsageError(f"-b {recipe.batchsize}: {world.size} ranks need at least 2 series each in a batch")
+        self.inputs = Inputs(args, self.method, series, world)
         self.freeze_trunk(args.freeze)  # before the ranks agree on what gets gradients
         # by default not: short runs do not repay it; without CUDA graphs, as an epoch's last batch is of another size
         self.model = torch.compile(self.network, dynamic=False) if args.compile else self.network
-        if ranks.count > 1:
-            self.model = distributed.parallel(self.model)
+        if world.size > 1:
+            self.model = world.parallel(self.model)
         parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(
             parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
@@ -179,23 +179,23 @@ class Run:
         steps = len(self.batches(np.arange(len(series))))
         schedule = {"warmup_epochs": recipe.warmup_epochs, "schedule": args.schedule, "cosine": recipe.cosine}
         self.scheduler = make_scheduler(self.optimizer, steps, recipe.epochs, **schedule)
-        self.streams = RandomStreams(self.seed, ranks.device, ranks.rank)
+        self.streams = RandomStreams(self.seed, world.device, world.rank)
 
     def fit(self, splits: Splits) -> float:
         """Train, watching the valid split unless the recipe trains on it too; returns the seconds it took."""
-        args, ranks, recipe, start = self.args, self.ranks, self.recipe, time.monotonic()
+        args, world, recipe, start = self.args, self.world, self.recipe, time.monotonic()
         self.prepare(splits.train if recipe.patience else join((splits.train, splits.valid)))
-        valid = Inputs(args, self.method, splits.valid, ranks) if recipe.patience else None
+        valid = Inputs(args, self.method, splits.valid, world) if recipe.patience else None
         self.draws = recipe.draws
         kept = run_arguments(args, self.network.arguments["name"], self.seed, recipe)
-        self.log = RunLog(self.folder, kept, again=True) if ranks.is_main else None
+        self.log = RunLog(self.folder, kept, again=True) if world.is_main else None
         best, not_improved = math.inf, 0
-        progress = Progress(self.folder.name, recipe.epochs, ranks.is_main)
+        progress = Progress(self.folder.name, recipe.epochs, world.is_main)
         for epoch in progress:
             self.last_epoch = epoch
             row = {"epoch": epoch, "lr": self.scheduler.get_last_lr()[0]}
             row |= self.train_epoch(epoch, progress)
-            distributed.average_statistics(self.network)
+            world.average_statistics(self.network)
             if valid is not None:
                 scores = score(predict(self.network, valid, self.seed, self.precision), splits.valid.labels)
                 row |= {f"valid_{name}": scores[name] for name in ("loss", *SCORES)}
@@ -218,7 +218,7 @@ class Run:
         """Batches of an epoch; each gives every rank the two series that batch normalisation needs."""
         if self.recipe.is_even:
             return even_batches(order, self.recipe.batchsize)
-        return split_batches(order, self.recipe.batchsize, smallest=2 * self.ranks.count)
+        return split_batches(order, self.recipe.batchsize, smallest=2 * self.world.size)
 
     def train_epoch(self, epoch: int, progress: Progress) -> dict:
         """One pass over the training series; returns its means for the log."""
@@ -226,10 +226,10 @@ class Run:
         model.train()
         self.freeze_trunk(self.args.freeze)
         start, augment = time.monotonic(), self.streams.augment
-        sums = torch.zeros(3, dtype=torch.float64, device=self.ranks.device)  # loss, hits, series
+        sums = torch.zeros(3, dtype=torch.float64, device=self.world.device)  # loss, hits, series
         batches = self.batches(self.streams.order(epoch, len(inputs)))
         for step, (series, labels) in enumerate(inputs.stream(batches)):
-            share = len(labels) * self.ranks.count / len(batches[step])  # the ranks' means are averaged, shares or not
+            share = len(labels) * self.world.size / len(batches[step])  # the ranks' means are averaged, shares or not
             self.streams.seek(epoch, step)
             with self.precision.autocast():
                 logits = model(inputs.model_input(temporal_shift(series, augment), augment))
@@ -244,7 +244,7 @@ class Run:
                 progress.step(epoch, step + 1, len(batches), loss.item(), rate)
                 if self.log:
                     self.log.scalars("step", {"loss": loss.item()}, position)
-        loss, hits, seen = distributed.total(sums).tolist()
+        loss, hits, seen = self.world.all_reduce_sum_(sums).tolist()
         if not math.isfinite(loss):
             raise UsageError(f"the loss became {loss} in epoch {epoch}; lower -lr")
         seconds = time.monotonic() - start
@@ -252,7 +252,7 @@ class Run:
 
     def predict(self, series: SeriesSet) -> Tensor:
         """Log-probabilities (N, classes) of a series set, of the network that is tested."""
-        inputs = Inputs(self.args, self.method, series, self.ranks)
+        inputs = Inputs(self.args, self.method, series, self.world)
         return predict(self.network, inputs, self.seed, self.precision, self.draws)
 
 
@@ -274,38 +274,38 @@ def notices(args: Namespace) -> None:
             print(f"{name}: --interp is not for it; its series are brought to length by {length_method(args, model)}")
 
 
-@exit_cleanly(DataError, ModelError)
+@exit_cleanly
 def main(argv: list[str] | None = None) -> list[Path]:
     """Train, test and compare as the command line says; returns the run folders."""
     args = get_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    ranks = distributed.start(args.device)
-    with distributed.main_first(ranks):
+    world = distributed.start(args.device)
+    with world.main_first():
         ensure_default(args.datapath)
         classmap = open_classmap(args.datapath, args.nclasses)
-    if ranks.is_main:
+    if world.is_main:
         notices(args)
     if args.pretrained:
         check_pretrained(args)
     folders = []
     for seed in args.seeds:
-        with distributed.main_first(ranks):
+        with world.main_first():
             splits, sets = open_sets(args, seed)
         recipe = recipe_of(args, len(splits.train) + len(splits.valid))
-        if ranks.is_main:
+        if world.is_main:
             sizes = ", ".join(f"{name} {len(part):,}" for name, part in splits._asdict().items())
             print(f"seed {seed}: {sizes} series of {args.year} from {args.datapath}")
         for name in args.models:
-            run = (EstimatorRun if name in ESTIMATORS else Run)(args, name, seed, recipe, classmap, ranks)
+            run = (EstimatorRun if name in ESTIMATORS else Run)(args, name, seed, recipe, classmap, world)
             seconds = None if args.eval else run.fit(splits)
-            distributed.wait()
+            world.barrier()
             if name in NETWORKS:
                 run.load_best()
-            test(run, sets, seconds, list(classmap.names), ranks.is_main)
+            test(run, sets, seconds, list(classmap.names), world.is_main)
             folders.append(run.folder)
-    if ranks.is_main:
+    if world.is_main:
         print(f"\n{write_comparison(folders, args.logdir)}")
-    distributed.finish()
+    world.finish()
     return folders
 
 

@@ -13,8 +13,6 @@ import time
 import main_moco
 import main_tscls
 from benchmarks.label_efficiency import CHECKPOINT
-from datasets.errors import DataError
-from models import ModelError
 from utils.errors import exit_cleanly
 from utils.report import write_comparison
 
@@ -27,7 +25,7 @@ def say(command: str) -> None:
     print(f"\n$ python {command}", flush=True)
 
 
-@exit_cleanly(DataError, ModelError)
+@exit_cleanly
 def main() -> None:
     start = time.monotonic()
     say(f"main_moco.py {PRETRAINING} -l {LOGDIR}")

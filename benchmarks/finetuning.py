@@ -20,19 +20,19 @@ import main_tscls
 from benchmarks import naive
 from benchmarks.clock import OwnProcess, best, seconds
 from datasets.catalog import open_classmap
-from datasets.errors import DataError
 from datasets.simulate import simulate
-from models import ModelError
-from utils import distributed, options
-from utils.errors import exit_cleanly
+from utils import options
+from utils.errors import Parser, exit_cleanly
 from utils.metrics import score
-from utils.progress import Progress
+from utils.results.progress import Progress
+from utils.runtime import distributed
+from utils.runtime.distributed import World
 
 YEAR, NAME = 2019, "stnet"
 
 
 def get_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = options.Parser(description=__doc__, formatter_class=options.HelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=options.HelpFormatter)
     add, whole = parser.add_argument, options.at_least(1)
     add("-d", "--device", default=None, help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
     add("-b", "--batchsize", type=options.at_least(2), default=512)
@@ -54,13 +54,13 @@ def command_line(args: argparse.Namespace, root: Path) -> argparse.Namespace:
     return main_tscls.get_args(words)
 
 
-def report(args: argparse.Namespace, root: Path, ranks: distributed.Ranks) -> None:
+def report(args: argparse.Namespace, root: Path, world: World) -> None:
     """Time everything and print it."""
     command = command_line(args, root)
     splits, _ = main_tscls.open_sets(command, seed=111)
     classmap = open_classmap(root, command.nclasses)
     recipe = main_tscls.recipe_of(command, len(splits.train))
-    run = main_tscls.Run(command, NAME, 111, recipe, classmap, ranks)
+    run = main_tscls.Run(command, NAME, 111, recipe, classmap, world)
     run.prepare(splits.train)
     epochs, silent = itertools.count(), Progress(NAME, 0, is_main=False)
     works = {
@@ -68,11 +68,11 @@ def report(args: argparse.Namespace, root: Path, ranks: distributed.Ranks) -> No
         "testing": lambda: score(run.predict(splits.eval), splits.eval.labels),
     }
     if args.baseline:
-        shared = (splits, classmap.num_classes, args.sequencelength, args.batchsize, ranks.device)
+        shared = (splits, classmap.num_classes, args.sequencelength, args.batchsize, world.device)
         works["fine-tuning, naive"] = OwnProcess(naive.training, *shared)
         works["testing, naive"] = OwnProcess(naive.testing, *shared)
-    warm_up = {name: seconds(work, ranks.device) for name, work in works.items()}
-    times = best(works, args.rounds, ranks.device)
+    warm_up = {name: seconds(work, world.device) for name, work in works.items()}
+    times = best(works, args.rounds, world.device)
     for name, spent in times.items():
         count = len(splits.train if name.startswith("fine-tuning") else splits.eval)
         print(f"{name:24} {count / spent:12,.0f} series/s   {spent:8.3f} s   first round {warm_up[name]:.1f} s")
@@ -80,11 +80,11 @@ def report(args: argparse.Namespace, root: Path, ranks: distributed.Ranks) -> No
         print(f"{f'{name} / naive':24} {times[f'{name}, naive'] / times[name]:12.2f} times as fast")
 
 
-@exit_cleanly(DataError, ModelError)
+@exit_cleanly
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
-    ranks = distributed.start(args.device)
-    device = ranks.device
+    world = distributed.start(args.device)
+    device = world.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     print(f"{name}, torch {torch.__version__}; {NAME}, batch {args.batchsize}, S {args.sequencelength}")
     with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
         root = simulate(
             Path(folder) / "sim", unlabelled=0, train=size, valid=size // 10, evaluation=size, years=(YEAR,)
         )
-        report(args, root, ranks)
+        report(args, root, world)
 
 
 if __name__ == "__main__":

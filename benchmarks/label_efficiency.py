@@ -17,14 +17,11 @@ import pandas as pd
 import torch
 
 import main_tscls
-from datasets.errors import DataError
-from models import ModelError
-from utils import options
-from utils.errors import exit_cleanly
-from utils.figures import new_figure, with_spread
+from utils.errors import Parser, exit_cleanly
 from utils.metrics import SCORES
 from utils.report import markdown
-from utils.runs import read_run
+from utils.results.figures import new_figure, with_spread
+from utils.results.runs import read_run
 
 CHECKPOINT = "checkpoints/pretrained/MoCoV2_TRSF_doy/model_best.pth"
 ARMS = {
@@ -38,7 +35,7 @@ ARMS = {
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = options.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--datapath", default=main_tscls.DATAPATH, help="data root with labels")
     add("--year", type=int, default=2019)
@@ -105,7 +102,7 @@ def figure(results: pd.DataFrame, path: Path) -> None:
     picture.savefig(path)
 
 
-@exit_cleanly(DataError, ModelError)
+@exit_cleanly
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     out = Path(args.out)

@@ -17,11 +17,9 @@ import numpy as np
 
 from datasets.bands import BANDS, BLUE, CLOUD_BRIGHTNESS, DN_SCALE, GREEN, NIR, RED, SWIR1
 from datasets.catalog import open_unlabelled
-from datasets.errors import DataError
 from datasets.simulate import simulate
 from datasets.store import SeriesSet
-from utils import options
-from utils.errors import exit_cleanly
+from utils.errors import Parser, exit_cleanly
 
 MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 MONTH_STARTS = np.array([32, 60, 91, 121, 152, 182, 213, 244, 274, 305, 335])
@@ -179,9 +177,9 @@ def _correlations(real: Observations, simulated: Observations) -> None:
     print(f"mean absolute difference {np.abs(difference).mean():.3f}")
 
 
-@exit_cleanly(DataError)
+@exit_cleanly
 def main(argv: list[str] | None = None) -> None:
-    parser = options.Parser(prog="python -m benchmarks.realism", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m benchmarks.realism", description=__doc__.split("\n")[0])
     parser.add_argument("--real", type=Path, required=True, help="data root with real series")
     parser.add_argument("--sim", type=Path, help="data root of US-sim (default: simulate a sample)")
     parser.add_argument("--year", type=int, default=2019)

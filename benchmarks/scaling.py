@@ -33,12 +33,12 @@ from datasets.catalog import open_unlabelled
 from datasets.errors import DataError
 from datasets.simulate import simulate
 from datasets.store import SeriesSet
-from models import ModelError
-from utils import distributed, options
-from utils.errors import UsageError, exit_cleanly
-from utils.figures import new_figure
-from utils.precision import is_compiling_wanted
-from utils.seeding import seed_everything
+from pretraining.step import is_compiling_wanted
+from utils import options
+from utils.errors import Parser, UsageError, exit_cleanly
+from utils.results.figures import new_figure
+from utils.runtime import distributed
+from utils.runtime.seeding import seed_everything
 
 YEAR = 2019
 BATCHES = [128, 256, 512, 1024, 2048, 4096, 8192]
@@ -57,7 +57,7 @@ SWEEPS = {"series": "number of series", "S": "length S (observations)", "batch":
 
 
 def get_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = options.Parser(description=__doc__, formatter_class=options.HelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=options.HelpFormatter)
     add, whole = parser.add_argument, options.at_least(1)
     add("--series", type=whole, nargs="+", default=[10_000, 100_000, 1_000_000], help="numbers of series")
     add("--lengths", type=whole, nargs="+", default=[35, 70, 140], help="lengths S")
@@ -146,7 +146,7 @@ def measure(args: argparse.Namespace, points: list[Point], device: torch.device)
     with simulation_folder(args.sim_root) as folder:
         sets = {count: simulated(Path(folder), count, args.workers) for count in sorted({p.series for p in points})}
         benches, readers = {}, {}
-        if is_compiling_wanted(args.compile, distributed.Ranks(0, 1, device)):
+        if is_compiling_wanted(args.compile, distributed.World(0, 1, device)):
             expect_shapes(len(points))
         for point in points:
             bench = benches[point] = build(args, point, sets[point.series], device)
@@ -274,7 +274,7 @@ def three_digits(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.10g}"
 
 
-@exit_cleanly(DataError, ModelError)
+@exit_cleanly
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     device = distributed.start(args.device).device

@@ -35,11 +35,10 @@ from benchmarks.scaling import YEAR, machine, simulated, simulation_folder, thre
 from datasets.bands import BANDS
 from datasets.batches import MappedSeries, split_batches
 from datasets.catalog import open_unlabelled
-from datasets.errors import DataError
-from datasets.published import npy_store
+from datasets.readers.published import npy_store
 from datasets.store import SeriesSet, Store
 from utils import options
-from utils.errors import exit_cleanly
+from utils.errors import Parser, exit_cleanly
 
 CPU = torch.device("cpu")
 MB = 1e6
@@ -48,7 +47,7 @@ OPENING_TARGET, BYTES_TARGET = 0.2, 23  # seconds, bytes an observation
 
 
 def get_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = options.Parser(description=__doc__, formatter_class=options.HelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=options.HelpFormatter)
     add, whole = parser.add_argument, options.at_least(1)
     add("--series", type=whole, nargs="+", default=[100_000, 1_000_000], help="numbers of series")
     add("--converted", type=whole, default=20_000, help="series to convert from the published form")
@@ -204,7 +203,7 @@ def report_conversion(series: SeriesSet, rounds: int) -> None:
     say(f"opening it ever after, {count}", 1e3 * times["cached"], "ms", 1e3 * loading, "np.load:")
 
 
-@exit_cleanly(DataError)
+@exit_cleanly
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(machine(CPU), flush=True)

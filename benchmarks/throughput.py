@@ -30,23 +30,23 @@ from benchmarks import naive
 from benchmarks.clock import OwnProcess, best, seconds
 from datasets.batches import open_series, split_batches
 from datasets.catalog import open_unlabelled
-from datasets.errors import DataError
 from datasets.simulate import simulate
 from datasets.store import SeriesSet
 from moco.builder import MoCo
 from moco.loader import two_views
-from moco.step import TrainingStep
-from models import ModelError, build_model
-from utils import distributed, options
-from utils.errors import UsageError, exit_cleanly
-from utils.precision import AMP, Precision, compile_step, is_compiling_wanted
-from utils.seeding import make_generator, seed_everything
+from models import build_model
+from pretraining.step import TrainingStep, compile_step, is_compiling_wanted
+from utils import options
+from utils.errors import Parser, UsageError, exit_cleanly
+from utils.precision import AMP, Precision
+from utils.runtime import distributed
+from utils.runtime.seeding import make_generator, seed_everything
 
 DIM, YEAR = 128, 2019
 
 
 def get_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = options.Parser(description=__doc__, formatter_class=options.HelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=options.HelpFormatter)
     add, whole = parser.add_argument, options.at_least(1)
     add("-d", "--device", default=None, help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
     add("-b", "--batchsize", type=whole, default=512)
@@ -109,7 +109,7 @@ class Bench:
         self.step = TrainingStep(self.moco, self.views, self.optimizer, self.precision)
         first = self.reader.gather(next(self.batches))
         self.fixed = self.views(first, generator=self.generator)
-        alone = distributed.Ranks(0, 1, device)
+        alone = distributed.World(0, 1, device)
         if is_compiling_wanted(args.compile, alone):
             compile_step(self.step, first, alone, is_required=args.compile)
 
@@ -199,7 +199,7 @@ def print_stages(rounds: list[dict[str, float]]) -> None:
         print(f"  {name:30} {1e3 * spent:12.2f} ms  {spent / total:6.1%}")
 
 
-@exit_cleanly(DataError, ModelError)
+@exit_cleanly
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     device = distributed.start(args.device).device

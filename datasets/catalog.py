@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets import budget, published, sites
+from datasets import budget, sites
 from datasets.classmap import ClassMap, read_classmap
 from datasets.errors import DataError
+from datasets.readers import published
 from datasets.store import SeriesSet, Store
 
 logger = logging.getLogger(__name__)

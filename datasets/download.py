@@ -10,7 +10,6 @@ id, so what arrives is byte for byte what github.com/YXu556/SITS-MoCo holds at c
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
@@ -22,7 +21,8 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from datasets.errors import DataError, Parser
+from datasets.errors import DataError
+from utils.errors import Parser, exit_cleanly
 
 BASE_URL = "https://raw.githubusercontent.com/YXu556/SITS-MoCo/1fab709"
 TIMEOUT = 30  # seconds without a byte from the server
@@ -162,7 +162,8 @@ def download(name: str, out: Path | None = None, base_url: str = BASE_URL) -> Pa
     return out
 
 
-def main(arguments: list[str] | None = None) -> int:
+@exit_cleanly
+def main(arguments: list[str] | None = None) -> None:
     parser = Parser(
         prog="python -m datasets.download",
         description="Fetch the authors' published toy data or pre-trained checkpoint, resumable and verified.",
@@ -171,14 +172,9 @@ def main(arguments: list[str] | None = None) -> int:
     defaults = " or ".join(wanted.out for wanted in DOWNLOADS.values())
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"where to (default: {defaults})")
     parser.add_argument("--base-url", default=BASE_URL, help="root of the repository's files (default: %(default)s)")
-    try:
-        options = parser.parse_args(arguments)
-        download(options.name, options.out, options.base_url)
-    except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    options = parser.parse_args(arguments)
+    download(options.name, options.out, options.base_url)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -24,10 +23,11 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.classmap import CDL20, write_classmap
-from datasets.errors import DataError, Parser
+from datasets.errors import DataError
 from datasets.simulation.blocks import BLOCK, BlockPlan, SeriesBlock, simulate_block
 from datasets.simulation.sites import SITES
 from datasets.store import StoreWriter
+from utils.errors import Parser, exit_cleanly
 
 DEFAULT_PATH = Path("data") / "US-sim"
 UNLABELLED, TRAIN, VALID, EVALUATION = 20_000, 6_000, 1_000, 3_000
@@ -214,19 +214,14 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    """The command line; returns the exit code."""
-    try:
-        args = _arguments()
-        simulate(
-            args.out, unlabelled=args.unlabelled, train=args.train, valid=args.valid, evaluation=args.eval,
-            years=tuple(args.years), seed=args.seed, progress=not args.quiet, workers=args.workers,
-        )
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+@exit_cleanly
+def main() -> None:
+    args = _arguments()
+    simulate(
+        args.out, unlabelled=args.unlabelled, train=args.train, valid=args.valid, evaluation=args.eval,
+        years=tuple(args.years), seed=args.seed, progress=not args.quiet, workers=args.workers,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

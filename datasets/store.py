@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import copyreg
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,9 +25,10 @@ import pandas as pd
 
 from datasets import checks
 from datasets.bands import BANDS
-from datasets.errors import DataError, Parser
+from datasets.errors import DataError
 from datasets.tables import read_csv, whole_numbers
 from datasets.writer import FORMAT, VERSION, StoreWriter
+from utils.errors import Parser, exit_cleanly
 
 __all__ = ["SeriesSet", "Store", "StoreWriter", "join"]
 
@@ -232,18 +232,14 @@ def _human(size: float) -> str:
     return f"{size:.3g} TiB"
 
 
-def main(arguments: list[str] | None = None) -> int:
+@exit_cleanly
+def main(arguments: list[str] | None = None) -> None:
     parser = Parser(prog="python -m datasets.store", description="Look at everything in a store.")
     parser.add_argument("path", type=Path, help="folder of the store")
-    try:
-        store = Store.open(parser.parse_args(arguments).path)
-        store.validate()
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    store = Store.open(parser.parse_args(arguments).path)
+    store.validate()
     print(store)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moco.batchnorm import split_batchnorm
-from moco.gather import gather, rank_and_count, shared_permutation
 from moco.loss import QueueLogSumExp
+from utils.runtime.distributed import gather, rank_and_size, shared_permutation
 
 
 class Contrast(NamedTuple):
@@ -138,7 +138,7 @@ class MoCo(nn.Module):
     @torch.no_grad()
     def encode_keys(self, view: tuple) -> Tensor:
         """Keys (B, dim) of a view; in training from a shuffled batch if its BN statistics are of sub-batches."""
-        rank, ranks = rank_and_count()
+        rank, ranks = rank_and_size()
         if not self.training or self.bn_splits * ranks == 1:
             return unit(self.encoder_k(view))
         view = [None if part is None else gather(part) for part in view]  # of all ranks

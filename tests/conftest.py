@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.layout import write_published_root, write_root
+from tests.support.layout import write_published_root, write_root
 from utils import report
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"  # not part of the project; tests that use it can be skipped

@@ -17,8 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from utils.errors import UsageError, exit_cleanly
-from utils.options import Parser
+from utils.errors import Parser, UsageError, exit_cleanly
 
 
 class CheckpointError(UsageError):
@@ -160,7 +159,7 @@ def slim(source: str | Path, target: str | Path) -> None:
     save_checkpoint(target, {**kept, "model_state": state})
 
 
-@exit_cleanly()
+@exit_cleanly
 def main() -> None:
     parser = Parser(description=slim.__doc__)
     parser.add_argument("source", help="model_best.pth of a pre-training run")

@@ -1,7 +1,8 @@
-"""How a script ends when its user, not its author, made the mistake, or another process died: one line on stderr."""
+"""Errors of the user, and how a script ends on them: one line on stderr and exit code 2, no traceback."""
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import sys
@@ -12,6 +13,13 @@ CLEAR_LINE = "\r\x1b[K"  # of a terminal
 
 class UsageError(ValueError):
     """Something the user gave cannot be used; the message is one line that says what, and what to do."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are a UsageError: one line, without the usage."""
+
+    def error(self, message: str):
+        raise UsageError(f"{message}; see --help")
 
 
 class ProcessDied(BaseException):
@@ -39,40 +47,37 @@ def end_at_once(message: str) -> NoReturn:
         os._exit(1)
 
 
-def exit_cleanly(*error_classes: type[Exception]):
-    """Decorate a script's ``main`` so that errors of these classes print one line and exit with code 2.
+def exit_cleanly(main):
+    """Decorate a script's ``main`` so that a UsageError prints one line and exits with code 2.
 
-    So do files that cannot be read or written. Any other exception is a bug and keeps its traceback, unless it comes of
-    the death of another process: that is one line and exit code 1. An interrupt exits with 130, as shells expect.
+    So does a file that cannot be read or written. Any other exception is a bug and keeps its traceback, unless the
+    death of a peer caused it: that is one line and exit code 1. An interrupt exits with 130, as shells expect.
     """
 
-    def decorate(main):
-        @functools.wraps(main)
-        def wrapped(*args, **kwargs):
+    @functools.wraps(main)
+    def wrapped(*args, **kwargs):
+        try:
             try:
-                try:
-                    return main(*args, **kwargs)
-                except BaseException as error:
-                    if os.environ.get("WORLD_SIZE", "1") != "1":
-                        from utils import watchdog  # which needs this module
+                return main(*args, **kwargs)
+            except BaseException as error:
+                if os.environ.get("WORLD_SIZE", "1") != "1":
+                    from utils.runtime import watchdog  # which imports this module
 
-                        watchdog.check(error)
-                    raise
-            except ProcessDied as died:
-                end_at_once(str(died))
-            except (UsageError, *error_classes) as error:
-                sys.exit(_fail(str(error)))
-            except BrokenPipeError:  # the reader (`| head`) went away; nothing more can be said to it
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                sys.exit(1)
-            except OSError as error:
-                if error.filename is None:
-                    raise
-                sys.exit(_fail(f"{error.filename}: {error.strerror}"))
-            except KeyboardInterrupt as interrupt:
-                _say(str(interrupt) or "interrupted")
-                sys.exit(130)
+                    watchdog.check(error)
+                raise
+        except ProcessDied as died:
+            end_at_once(str(died))
+        except UsageError as error:
+            sys.exit(_fail(str(error)))
+        except BrokenPipeError:  # the reader (`| head`) has exited, so nothing more can be said to it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            sys.exit(_fail(f"{error.filename}: {error.strerror}"))
+        except KeyboardInterrupt as interrupt:
+            _say(str(interrupt) or "interrupted")
+            sys.exit(130)
 
-        return wrapped
-
-    return decorate
+    return wrapped

@@ -18,11 +18,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils import figures
-from utils.errors import UsageError, exit_cleanly
+from utils.errors import Parser, UsageError, exit_cleanly
 from utils.metrics import SCORES
-from utils.options import Parser
-from utils.runs import COSTS, is_pretraining, read_runs, results, run_folders
+from utils.results import figures
+from utils.results.runs import COSTS, is_pretraining, read_runs, results, run_folders
 
 SCORE_NAMES = dict(zip(SCORES, ("OA", "kappa", "macro F1", "weighted F1"), strict=True))
 Where = str | Path | Sequence[str | Path]
@@ -205,7 +204,7 @@ def markdown(cells: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-@exit_cleanly()
+@exit_cleanly
 def main(arguments: list[str] | None = None) -> None:
     parser = Parser(
         prog="python -m utils.report",

@@ -1,0 +1,126 @@
+"""Pre-training that was ended and goes on: as if it had never been interrupted."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+
+import pytest
+import torch
+
+import main_moco
+from tests.support.runs import checkpoint, column, newest, pretrain, rows, same, weights
+
+STEPS = 3  # of 60 series 54 are trained on, 16 in a step
+LONG = ("-e", 3, "--cos", "--warmup-epochs", 0.5, "--bn-splits", 2)
+
+
+@pytest.fixture(scope="module")
+def plain(data_root, tmp_path_factory):
+    """A run of two epochs with nothing special."""
+    return pretrain(data_root, tmp_path_factory.mktemp("results"), "-e", 2, "--rc", "--use-doy", "--mlp")
+
+
+class Killed(BaseException):
+    """Ends a run as a kill does: nothing of ours handles it."""
+
+
+def killed_at(save: int, monkeypatch, *args) -> None:
+    """Run until model_last.pth has been saved that many times."""
+    saved, count = main_moco.save_checkpoint, 0
+
+    def save_and_die(path, content):
+        nonlocal count
+        saved(path, content)
+        count += path.name == "model_last.pth"
+        if count == save:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(main_moco, "save_checkpoint", save_and_die)
+        with pytest.raises(Killed):
+            pretrain(*args)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data_root, tmp_path_factory):
+    return pretrain(data_root, tmp_path_factory.mktemp("whole"), *LONG)
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_going_on_after_an_epoch(data_root, tmp_path, monkeypatch, uninterrupted, epochs):
+    killed_at(epochs, monkeypatch, data_root, tmp_path, *LONG)
+    assert len(rows(newest(tmp_path))) == epochs
+    resumed = pretrain(data_root, tmp_path, *LONG, "--resume", newest(tmp_path) / "model_last.pth")
+    assert rows(resumed) == rows(uninterrupted)
+    assert same(weights(resumed), weights(uninterrupted))
+    assert same(weights(resumed, "model_best.pth"), weights(uninterrupted, "model_best.pth"))
+
+
+@pytest.mark.parametrize("save", [1, 2, 3, 4, 5, 7, 9])
+def test_going_on_inside_an_epoch(data_root, tmp_path, monkeypatch, uninterrupted, save):
+    """Saved after every step, and killed right after one of the saves; every third is that of a whole epoch."""
+    monkeypatch.setattr(main_moco, "SAVE_SECONDS", -1)
+    killed_at(save, monkeypatch, data_root, tmp_path, *LONG)
+    resumed = pretrain(data_root, tmp_path, *LONG, "--resume", newest(tmp_path) / "model_last.pth")
+    assert rows(resumed) == rows(uninterrupted)
+    assert same(weights(resumed), weights(uninterrupted))
+    last, expected = (checkpoint(folder, "model_last.pth") for folder in (resumed, uninterrupted))
+    assert [last[key] for key in ("epoch", "val_loss_min", "not_improved_count")] == [
+        expected[key] for key in ("epoch", "val_loss_min", "not_improved_count")
+    ]
+
+
+@pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, 2), (signal.SIGTERM, 3), (signal.SIGTERM, 5)])
+def test_a_request_to_stop_is_granted_between_two_steps(
+    data_root, tmp_path, monkeypatch, capsys, uninterrupted, number, step
+):
+    enqueue, steps = main_moco.MoCo.enqueue, []
+
+    def asked_to_stop(moco, keys):
+        enqueue(moco, keys)
+        steps.append(1)
+        if len(steps) == step:
+            signal.raise_signal(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(main_moco.MoCo, "enqueue", asked_to_stop)
+        with pytest.raises(SystemExit) as ended:
+            pretrain(data_root, tmp_path, *LONG)
+    last = newest(tmp_path) / "model_last.pth"
+    assert ended.value.code == 130 and f"--resume {last}" in capsys.readouterr().err
+    assert len(steps) == step  # granted at once; an epoch that is done is also evaluated
+    resumed = pretrain(data_root, tmp_path, *LONG, "--resume", last)
+    assert rows(resumed) == rows(uninterrupted) and same(weights(resumed), weights(uninterrupted))
+
+
+def test_a_published_checkpoint_goes_on_with_a_fresh_optimizer(data_root, plain, tmp_path):
+    saved = checkpoint(plain)
+    published = {key: saved[key] for key in ("model_state", "epoch", "val_loss_min", "not_improved_count")}
+    torch.save({**published, "epoch": 0}, tmp_path / "published.pth")
+    flags = ("-e", 2, "--rc", "--use-doy", "--mlp", "--schedule", 1, "--resume", tmp_path / "published.pth")
+    folder = pretrain(data_root, tmp_path / "results", *flags)
+    assert [row["epoch"] for row in rows(folder)] == ["1"]
+    assert column(folder, "lr") == pytest.approx([1e-4])  # the schedule is by epoch, wherever the run begins
+
+
+def test_start_epoch_numbers_the_first(data_root, tmp_path):
+    folder = pretrain(data_root, tmp_path, "-e", 4, "--start-epoch", 2, "--schedule", 1, 3)
+    assert [row["epoch"] for row in rows(folder)] == ["2", "3"]
+    assert column(folder, "lr") == pytest.approx([1e-4, 1e-5])
+
+
+def printed_loss(capsys) -> float:
+    return float(re.search(r"held-out loss ([0-9.]+),", capsys.readouterr().out)[1])
+
+
+def test_evaluate_only_prints(data_root, plain, tmp_path, capsys):
+    shutil.copytree(plain, tmp_path / plain.name)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    flags = ("--rc", "--use-doy", "--mlp", "--evaluate")
+    pretrain(data_root, tmp_path, *flags)
+    assert printed_loss(capsys) == pytest.approx(min(column(plain, "valid_loss")), abs=1e-4)
+    pretrain(data_root, tmp_path, *flags, "--resume", plain / "model_last.pth")
+    assert printed_loss(capsys) == pytest.approx(column(plain, "valid_loss")[-1], abs=1e-4)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before

@@ -1,0 +1,192 @@
+"""The training step: what it leaves, what it must not keep, and what happens where it cannot be compiled."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from functools import partial
+
+import pytest
+import torch
+
+import main_moco
+from datasets.transforms import Series
+from moco.builder import MoCo
+from moco.loader import two_views
+from models import build_model
+from pretraining.step import TrainingStep, compile_step, in_one_line, is_compiling_wanted
+from tests.support.runs import pretrain, refused, rows, same, weights
+from tests.support.series import make_batch, seeded
+from utils.errors import UsageError
+from utils.precision import Precision
+from utils.runtime.distributed import World
+
+CPU = torch.device("cpu")
+RANKS = World(1, 2, CPU)  # one of two
+VIEWS = partial(two_views, size=12, method="rc")
+
+
+def make_step(device: str = "cpu", bn_splits: int = 1, dropout: float = 0.2) -> TrainingStep:
+    torch.manual_seed(0)
+    encoder = partial(build_model, "transformer", init="torch", dropout=dropout)
+    moco = MoCo(encoder, dim=8, K=20, bn_splits=bn_splits).to(device)
+    optimizer = torch.optim.Adam(moco.encoder_q.parameters(), 0.1)
+    return TrainingStep(moco.train(), VIEWS, optimizer, Precision("off", CPU))
+
+
+def test_a_step_returns_loss_and_top1_and_moves_all():
+    step, series = make_step(), make_batch([20, 9, 14, 3])
+    before = {name: tensor.clone() for name, tensor in step.moco.state_dict().items()}
+    loss, top1 = step(series, seeded())
+    assert 0 < loss < 20 and 0 <= top1 <= 1
+    moved = {name for name, tensor in step.moco.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {"queue", "queue_ptr", "encoder_q.mlp1.0.lin.weight", "encoder_k.mlp1.0.bn.running_mean"} <= moved
+    assert "encoder_k.mlp1.0.lin.weight" not in moved  # it follows in the next step
+    assert all(p.grad is None for p in step.moco.parameters())
+
+
+def watched(step: TrainingStep) -> tuple[dict, list[set]]:
+    """References by name to what views and model return, and the names alive at the start of each backward."""
+    made, alive = {}, []
+    views, model = step.views, step.model
+
+    def watching_views(series, generator):
+        pair = views(series, generator=generator)
+        for view, name in zip(pair, "qk", strict=True):
+            made.update({f"{name}.{k}": weakref.ref(v) for k, v in view._asdict().items() if v is not None})
+        return pair
+
+    def watching_model(*pair):
+        contrast = model(*pair)
+        made.update({k: weakref.ref(v) for k, v in contrast._asdict().items() if k != "queue"})
+        contrast.loss.register_hook(lambda _: alive.append({name for name, one in made.items() if one() is not None}))
+        return contrast
+
+    step.views, step.model = watching_views, watching_model
+    return made, alive
+
+
+def test_nothing_that_views_and_model_returned_outlives_the_step():
+    """A CUDA graph writes the next step's outputs to the same memory."""
+    step = make_step()
+    made, _ = watched(step)
+    scores = step(make_batch([20, 9, 14, 3]), seeded())
+    assert len(made) == 11 and not [name for name, one in made.items() if one() is not None]
+    assert scores.shape == (2,)
+
+
+def test_what_is_alive_in_a_step_is_alive_in_its_rehearsal():
+    """A CUDA graph of the backward is captured for that, and else captured again in the first step."""
+    step, series = make_step(), make_batch([20, 9, 14, 3])
+    _, alive = watched(step)
+    step.rehearse(series, rounds=1)
+    step(series, seeded())
+    assert alive[0] == alive[1] and {"q.x", "k.doy", "hardest", "keys"} <= alive[0]
+
+
+def test_a_step_begins_before_its_views(monkeypatch):
+    """Or else CUDA graphs free the views before the model has read them."""
+    called, step, series = [], make_step(), make_batch([20, 9, 14, 3])
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: called.append("begin"))
+
+    def compiler(function):
+        name = getattr(function, "__name__", "model")
+        return lambda *given: called.append(name) or function(*given)
+
+    step.compile(compiler)
+    step.rehearse(series, rounds=1)
+    step(series, seeded())
+    assert called == ["begin", "of_numbers", "model"] * 2
+
+
+def test_a_step_never_looks_at_a_number():
+    """Tensors of the meta device have none: what would wait for a GPU fails there."""
+    step, series = make_step("meta"), Series(*(part.to("meta") for part in make_batch([20, 9, 14, 3])))
+    assert step(series, lambda kind, shape, device: kind(shape, device=device)).shape == (2,)
+
+
+@pytest.mark.parametrize("bn_splits", [1, 2])
+def test_views_and_model_compile_in_one_piece_each(bn_splits):
+    """But for the dropout of CPUs, which is left to them."""
+    plain, whole = (make_step(bn_splits=bn_splits, dropout=0) for _ in range(2))
+    whole.compile(partial(torch.compile, fullgraph=True, dynamic=False, backend="aot_eager"))
+    assert whole.is_compiled
+    for seed in range(3):
+        scores = []
+        for step in (plain, whole):
+            torch.manual_seed(seed)  # which shuffles the keys
+            scores.append(step(make_batch([20, 9, 14, 3], seed=seed), seeded(seed)))
+        torch.testing.assert_close(*scores, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(whole.moco.state_dict(), plain.moco.state_dict(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_rehearsal_leaves_nothing_behind(fails):
+    step, series = make_step(bn_splits=2), make_batch([20, 9, 14, 3])
+    step(series, seeded())
+    before, moments = (copy.deepcopy(part.state_dict()) for part in (step.moco, step.optimizer))
+    random_numbers = torch.get_rng_state()
+    if fails:
+        step.model = lambda *pair: (step.moco(*pair), torch.rand(1), 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            step.rehearse(series)
+    else:
+        step.rehearse(series)
+    assert same(step.moco.state_dict(), before) and torch.equal(torch.get_rng_state(), random_numbers)
+    assert all(p.grad is None for p in step.moco.parameters())
+    torch.testing.assert_close(step.optimizer.state_dict(), moments, atol=0, rtol=0)
+
+
+# ---- a compiler that fails
+
+
+@pytest.fixture
+def broken_compiler(monkeypatch):
+    """torch.compile gives functions that fail when they are called for the second time."""
+
+    def compile(function, **options):
+        calls = []
+
+        def compiled(*args):
+            calls.append(1)
+            if len(calls) == 2:
+                raise RuntimeError("backend='inductor' raised:\nno C++ compiler\n\nSet TORCHDYNAMO_VERBOSE=1 for more")
+            return function(*args)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile)
+
+
+def test_by_default_a_run_goes_on_without(data_root, tmp_path, monkeypatch, capsys, broken_compiler):
+    flags = ("--rc", "--use-doy", "-e", 2)
+    plain = pretrain(data_root, tmp_path / "plain", *flags, "--no-compile")
+    assert "torch.compile" not in capsys.readouterr().out
+    monkeypatch.setattr(main_moco, "is_compiling_wanted", lambda wanted, ranks: True)  # as on a GPU
+    other = pretrain(data_root, tmp_path / "other", *flags)
+    said = "torch.compile failed (RuntimeError: backend='inductor' raised: no C++ compiler); going on without it;"
+    assert capsys.readouterr().out.count(f"\n{said} --no-compile silences this\n") == 1
+    assert rows(other) == rows(plain) and same(weights(other), weights(plain))
+
+
+def test_what_was_asked_for_must_work(data_root, tmp_path, capsys, broken_compiler):
+    argv = ["lstm", "--compile", "--useall", "-b", 16, "--moco-k", 64, "-d", "cpu", "--datapath", data_root]
+    message = refused(main_moco, [*argv, "-l", tmp_path], capsys)
+    assert message == (
+        "--compile: torch.compile failed (RuntimeError: backend='inductor' raised: no C++ compiler); leave it out"
+    )
+
+
+def test_of_several_ranks_the_one_that_fails_ends_the_run(broken_compiler):
+    """The others wait for it, so it cannot go on without."""
+    assert not is_compiling_wanted(None, World(0, 2, torch.device("cuda"))) and is_compiling_wanted(True, RANKS)
+    with pytest.raises(UsageError, match="--compile: torch.compile failed .*; leave it out"):
+        compile_step(make_step(), make_batch([20, 9, 14, 3]), RANKS, is_required=None)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(AssertionError(), "AssertionError"), (RuntimeError("one\ntwo\n\nthree"), "RuntimeError: one two")],
+)
+def test_an_error_in_one_line(error, line):
+    assert in_one_line(error) == line and len(in_one_line(RuntimeError("long " * 1000))) < 250

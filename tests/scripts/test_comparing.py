@@ -1,0 +1,166 @@
+"""main_tscls.py over models, seeds, sites and years: which series are used, how they reach a model, and the tables."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import main_tscls
+from datasets.store import Store
+from models import ESTIMATORS
+from tests.support.layout import CLASSES
+from tests.support.runs import calls_of, checkpoint, column, pretrain, rows, train
+from tscls import inputs
+from utils.metrics import SCORES
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
+# ---- which series
+
+
+def test_regions_are_trained_and_tested_on_alone(data_root, tmp_path, capsys):
+    folder = train(data_root, tmp_path, "-n", 20, "--regions", "Adams", "Harvey")
+    assert "train 18, valid 2, eval 20 series" in capsys.readouterr().out
+    (row,) = rows(folder, "testlog.csv")
+    assert (row["regions"], row["series"]) == ("Adams+Harvey", "20")
+    assert folder.name.endswith("_Adams+Harvey")
+
+
+def test_a_site_left_out_is_tested_on_alone(data_root, tmp_path, capsys):
+    folder = train(data_root, tmp_path, "-n", 20, "--leave-out", "Adams", "--years", 2019, 2020)
+    assert "train 18, valid 2, eval 10 series" in capsys.readouterr().out
+    tested = rows(folder, "testlog.csv")
+    assert [(row["year"], row["regions"], row["series"]) for row in tested] == [
+        ("2019", "Adams", "10"),
+        ("2020", "Adams", "10"),
+    ]
+    assert np.load(folder / "test_conf_mat.npy").sum() == 10
+
+
+def test_years_are_tested_on_each(data_root, tmp_path, capsys):
+    folder = train(data_root, tmp_path, "--years", 2019, 2020)
+    tested = rows(folder, "testlog.csv")
+    assert [row["year"] for row in tested] == ["2019", "2020"]
+    labels = Store.open(data_root / "2020" / "eval").labels
+    matrix = np.load(folder / "test_conf_mat_2020.npy")
+    np.testing.assert_array_equal(matrix.sum(1), np.bincount(labels, minlength=21))
+    assert float(tested[1]["oa"]) == pytest.approx(np.trace(matrix) / 30)
+    assert {"years.csv", "years.md"} <= {file.name for file in tmp_path.iterdir()}
+
+
+def test_useall_and_the_budget(data_root, tmp_path, capsys):
+    folder = train(data_root, tmp_path, "--useall")
+    assert folder.name == "T_STNet_Pad_2019_Seed111"
+    assert "train 90, valid 20, eval 30 series of 2019" in capsys.readouterr().out
+    train(data_root, tmp_path, "-n", 30)
+    assert "train 27, valid 3, eval 30 series of 2019" in capsys.readouterr().out
+
+
+def test_another_number_of_classes(data_root, tmp_path):
+    """As many as the class map has, and "Other"."""
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "2019").symlink_to(data_root / "2019")
+    lines = (data_root / "classmapping20.csv").read_text().splitlines()
+    (tmp_path / "root" / f"classmapping{CLASSES}.csv").write_text("\n".join(lines[: CLASSES + 1]) + "\n")
+    folder = train(tmp_path / "root", tmp_path / "results", "-c", CLASSES)
+    assert np.load(folder / "test_conf_mat.npy").shape == (CLASSES + 1, CLASSES + 1)
+    assert checkpoint(folder)["model_state"]["decoder.6.bias"].shape == (CLASSES + 1,)
+
+
+# ---- how series reach the model
+
+
+@pytest.mark.parametrize(
+    ("model", "flags", "method", "word"),
+    [
+        ("stnet", (), "pad", "Pad"),
+        ("stnet", ("--rc",), "rc", "RC"),
+        ("stnet", ("--rc", "--interp"), "rc", "RC"),
+        ("transformer", ("--interp",), "pad", "Pad"),
+        ("ltae", ("--interp",), "pad", "Pad"),
+        ("tempcnn", ("--rc", "--interp"), "interp", "Int"),
+        ("lstm", ("--interp",), "interp", "Int"),
+        ("rf", ("--interp",), "interp", "Int"),
+        ("rf", ("--rc",), "rc", "RC"),
+    ],
+)
+def test_interpolation_is_for_those_that_read_a_place_as_a_day(
+    data_root, tmp_path, monkeypatch, capsys, model, flags, method, word
+):
+    seen = calls_of(inputs, "model_input", monkeypatch)
+    folder = train(data_root, tmp_path, *flags, model=model)
+    assert {call[1:3] for call in seen} == {(20, method)} and f"_R50_{word}_2019_" in folder.name
+    told = f"{model}: --interp is not for it" in capsys.readouterr().out
+    assert told == ("--interp" in flags and method != "interp")
+
+
+def test_use_doy_is_for_the_transformer(data_root, tmp_path, capsys):
+    folder = train(data_root, tmp_path / "doy", "--use-doy", model="transformer")
+    assert folder.name.endswith("_Seed111_doy")
+    plain = train(data_root, tmp_path / "plain", model="transformer")
+    assert column(folder, "train_loss") != column(plain, "train_loss")
+    capsys.readouterr()
+    assert not train(data_root, tmp_path, "--use-doy").name.endswith("doy")
+    assert capsys.readouterr().out.count("stnet: --use-doy changes nothing") == 1
+
+
+# ---- comparing
+
+
+def test_seeds_are_runs_of_their_own(data_root, tmp_path, capsys, monkeypatch):
+    drawn = calls_of(main_tscls, "open_labelled", monkeypatch)
+    train(data_root, tmp_path, "--rc", "--seeds", 7, 8, 9)
+    folders = sorted(path for path in tmp_path.iterdir() if path.is_dir())
+    assert [folder.name for folder in folders] == [f"T_STNet_R50_RC_2019_Seed{seed}" for seed in (7, 8, 9)]
+    assert len({tuple(column(folder, "train_loss")) for folder in folders}) == 3
+    assert [selection.seed for *_, selection in drawn] == [7, 8, 9]  # of the label budget too
+    scores = [column(folder, "oa", "testlog.csv")[0] for folder in folders]
+    (summary,) = pd.read_csv(tmp_path / "comparison.csv").to_dict("records")
+    assert summary["runs"] == 3 and summary["oa_mean"] == pytest.approx(np.mean(scores))
+    assert summary["oa_std"] == pytest.approx(np.std(scores, ddof=1))
+    assert f"{np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f}" in capsys.readouterr().out
+
+
+def test_several_models_end_in_one_table_best_first(data_root, tmp_path, capsys):
+    main_tscls.main(
+        f"stnet RF LSTM --rc -n 50 -e 1 -b 16 --sequencelength 20 -d cpu --seeds 1 2 --datapath {data_root}"
+        f" -l {tmp_path}".split()
+    )
+    table = pd.read_csv(tmp_path / "comparison.csv")
+    assert sorted(table["model"]) == ["lstm", "rf", "stnet"] and (table["runs"] == 2).all()
+    assert table["oa_mean"].is_monotonic_decreasing
+    assert {f"{name}_{part}" for name in SCORES for part in ("mean", "std")} <= set(table)
+    sizes = dict(zip(table["model"], table["parameters"], strict=True))
+    assert sizes["stnet"] == 122_549 and sizes["lstm"] > sizes["stnet"]
+    assert (table[["train_seconds", "series_per_s"]] > 0).all(axis=None)
+    printed = capsys.readouterr().out
+    lines = [line for line in printed.splitlines() if "±" in line]
+    assert [line.split()[0] for line in lines] == table["model"].tolist()
+    assert (tmp_path / "comparison.md").read_text().count("±") == 3 * 4
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_estimators_go_through_the_same_door(data_root, tmp_path, name):
+    first, again = (train(data_root, tmp_path / str(i), "--interp", model=name) for i in range(2))
+    assert first.name == f"T_{name.upper()}_R50_Int_2019_Seed111"
+    assert rows(first, "testlog.csv") == rows(again, "testlog.csv")
+    assert column(first, "oa", "testlog.csv")[0] > 0.5  # of 15 classes
+    assert json.loads((first / "args.json").read_text())["model"] == name
+
+
+# ---- the published layout
+
+
+def test_the_published_layout(published_root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = pretrain(published_root, tmp_path, "--rc", "--use-doy", "--mlp")
+    assert "60 series" in capsys.readouterr().out
+    tuned = train(published_root, tmp_path, "--rc", "--pretrained", folder / "model_best.pth")
+    assert "train 45, valid 5, eval 30 series of 2019" in capsys.readouterr().out
+    assert tuned.name == "F_Mo_STNet_R50_RC_2019_Seed111"
+    site = train(published_root, tmp_path, "-n", 10, "--regions", "Adams")
+    assert rows(site, "testlog.csv")[0]["series"] == "10"

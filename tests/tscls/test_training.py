@@ -1,0 +1,224 @@
+"""main_tscls.py: what a run leaves, fine-tuning, and that every flag about training does what it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import main_tscls
+from datasets.store import Store
+from tests.support.runs import calls_of, checkpoint, column, pretrain, rows, same, train, weights
+from tscls import evaluation as testing
+from tscls import inputs
+from utils.metrics import SCORES
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
+@pytest.fixture(scope="module")
+def plain(data_root, tmp_path_factory, no_pictures):
+    """Two epochs of the published recipe."""
+    return train(data_root, tmp_path_factory.mktemp("results"), "--rc", "-e", 2, "--recipe", "published")
+
+
+@pytest.fixture(scope="module")
+def pretrained(data_root, tmp_path_factory):
+    return pretrain(data_root, tmp_path_factory.mktemp("results"), "--rc", "--use-doy", "--mlp") / "model_best.pth"
+
+
+def trunk(state: dict) -> dict:
+    return {name: tensor for name, tensor in state.items() if not name.startswith("decoder.")}
+
+
+def query_encoder(pretrained: Path) -> dict:
+    state = weights(pretrained.parent, pretrained.name)
+    return {name.removeprefix("encoder_q."): tensor for name, tensor in state.items()}
+
+
+# ---- what a run leaves
+
+
+def test_the_files_of_a_run(plain):
+    assert plain.name == "T_STNet_R50_RC_2019_Seed111"
+    names = {file.name for file in plain.iterdir() if not file.name.startswith("events.out.tfevents.")}
+    needed = {"args.json", "model_best.pth", "trainlog.csv", "testlog.csv", "test_conf_mat.npy", "test_class_f1.npy"}
+    assert needed <= names <= needed | {"classes.json", "test_class_f1.csv"}
+    assert {file.name for file in plain.parent.iterdir()} == {plain.name, "comparison.csv", "comparison.md"}
+
+
+def test_the_log_has_a_row_an_epoch(plain):
+    logged = rows(plain)
+    assert [row["epoch"] for row in logged] == ["0", "1"]
+    assert set(logged[0]) >= {"epoch", "lr", "train_loss", "valid_loss", *(f"valid_{name}" for name in SCORES)}
+
+
+def test_the_scores_are_those_of_the_confusion_matrix(plain, data_root):
+    matrix = np.load(plain / "test_conf_mat.npy")
+    labels = Store.open(data_root / "2019" / "eval").labels
+    assert matrix.shape == (21, 21)
+    np.testing.assert_array_equal(matrix.sum(1), np.bincount(labels, minlength=21))
+    assert column(plain, "oa", "testlog.csv") == pytest.approx([np.trace(matrix) / 30])
+    class_f1 = np.load(plain / "test_class_f1.npy")
+    assert column(plain, "macro_f1", "testlog.csv") == pytest.approx([class_f1.mean()])
+    assert column(plain, "series", "testlog.csv") == [30]
+    names = pd.read_csv(plain / "test_class_f1.csv")
+    assert names["name"].iloc[[0, 2, 20]].tolist() == ["Grass/Pasture", "Corn", "Other"]
+    np.testing.assert_allclose(names["f1"], class_f1)
+
+
+def test_a_checkpoint_tells_what_it_is(plain):
+    saved = checkpoint(plain)
+    assert saved["model"]["name"] == "stnet" and saved["model"]["num_classes"] == 21
+    assert saved["classmap"]["names"][2] == "Corn" and len(saved["classmap"]["codes"]) == 21
+    assert saved["length_method"] == "rc" and saved["normalisation"]["scale"] == 1e-4
+    losses = column(plain, "valid_loss")
+    assert saved["epoch"] == int(np.argmin(losses)) and saved["val_loss_min"] == pytest.approx(min(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["auto", "published"])
+def test_the_end_of_training_is_said_without_a_terminal(data_root, tmp_path, capsys, recipe):
+    folder = train(data_root, tmp_path, "-e", 2, "--recipe", recipe)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "epochs" in line]
+    assert line.startswith(f"{folder.name}: 2 of 2 epochs: loss {column(folder, 'train_loss')[-1]:.4f}, ")
+    assert ("held out: loss" in line) == (recipe == "published")
+
+
+def test_the_published_recipe_stops_when_validation_gets_no_better(data_root, tmp_path):
+    folder = train(data_root, tmp_path, "--recipe", "published", "-e", 60, "-lr", 0.3, "--init", "torch")
+    losses = column(folder, "valid_loss")
+    best = int(np.argmin(losses))
+    assert len(losses) == min(60, best + 1 + 10) and checkpoint(folder)["epoch"] == best
+
+
+def test_testing_is_with_the_best_epoch(data_root, tmp_path):
+    """Tested again from the file, the scores are the same."""
+    flags = ("--recipe", "published", "--rc", "-e", 4, "-lr", 0.1)
+    folder = train(data_root, tmp_path, *flags)
+    first, trained = rows(folder, "testlog.csv"), rows(folder)
+    assert rows(train(data_root, tmp_path, *flags, "--eval"), "testlog.csv") == first
+    assert rows(folder) == trained
+
+
+# ---- the same again
+
+
+@pytest.mark.parametrize("recipe", ["auto", "published"])
+@pytest.mark.parametrize("method", ["--rc", "--interp"])
+def test_the_same_seed_gives_the_same_run(data_root, tmp_path, recipe, method):
+    flags = (method, "-e", 2, "--recipe", recipe)
+    first, again = (train(data_root, tmp_path / str(j), *flags, "-j", j, model="tempcnn") for j in (0, 2))
+    assert rows(first) == rows(again) and rows(first, "testlog.csv") == rows(again, "testlog.csv")
+    assert same(weights(first, "model_best.pth"), weights(again, "model_best.pth"))
+
+
+# ---- fine-tuning
+
+
+def test_fine_tuning_starts_from_the_query_encoder_and_trains_everything(data_root, pretrained, tmp_path, capsys):
+    folder = train(data_root, tmp_path, "--rc", "--recipe", "published", "--pretrained", pretrained)
+    assert folder.name == "F_Mo_STNet_R50_RC_2019_Seed111"
+    assert "took 37 tensors" in capsys.readouterr().out
+    source = query_encoder(pretrained)
+    tuned = trunk(weights(folder, "model_best.pth"))
+    assert not [name for name, tensor in tuned.items() if torch.equal(tensor, source[name])]
+    close = [name for name, tensor in tuned.items() if tensor.is_floating_point() and "running" not in name]
+    assert all((tuned[name] - source[name]).abs().max() < 0.02 for name in close)
+
+
+@pytest.mark.parametrize("recipe", ["auto", "published"])
+def test_freeze_keeps_the_trunk_and_trains_the_decoder(data_root, pretrained, tmp_path, recipe):
+    """To the last bit, running statistics included."""
+    flags = ("--pretrained", pretrained, "--freeze", "--recipe", recipe)
+    folders = [train(data_root, tmp_path / str(epochs), *flags, "-e", epochs) for epochs in (1, 3)]
+    assert folders[0].name == "F_Mo_STNet_R50_Pad_2019_Seed111_frozen"
+    source = query_encoder(pretrained)
+    for folder in folders:
+        frozen = trunk(weights(folder, "model_best.pth"))
+        assert len(frozen) == 37 and all(torch.equal(tensor, source[name]) for name, tensor in frozen.items())
+    short, long = (weights(folder, "model_best.pth")["decoder.0.weight"] for folder in folders)
+    assert not torch.equal(short, long)
+
+
+def test_a_classifier_is_something_to_fine_tune_too(data_root, plain, tmp_path):
+    folder = train(data_root, tmp_path, "--pretrained", plain / "model_best.pth", model="transformer")
+    assert folder.name == "F_ST_TransformerModel_R50_Pad_2019_Seed111"
+
+
+# ---- how it is trained
+
+
+def recipe_of(folder) -> dict:
+    return json.loads((folder / "args.json").read_text())["recipe_used"]
+
+
+def test_few_labels_get_their_recipe_unless_told_otherwise(data_root, plain, tmp_path):
+    assert recipe_of(train(data_root, tmp_path))["name"] == "few-label"
+    published = recipe_of(plain)
+    expected = {"name": "published", "learning_rate": 1e-3, "weight_decay": 1e-4, "patience": 10, "draws": 1}
+    assert {key: published[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("recipe", ["auto", "published"])
+def test_flags_come_before_the_recipe(data_root, tmp_path, recipe):
+    flags = ("-e", 3, "-b", 9, "-lr", 0.02, "--weight-decay", 0.5, "--warmup-epochs", 1, "--recipe", recipe)
+    used = recipe_of(train(data_root, tmp_path, *flags))
+    expected = {"epochs": 3, "batchsize": 9, "learning_rate": 0.02, "weight_decay": 0.5, "warmup_epochs": 1}
+    assert {key: used[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("recipe", ["auto", "published"])
+def test_the_schedule_is_followed(data_root, tmp_path, recipe):
+    folder = train(
+        data_root, tmp_path, "-e", 3, "--schedule", 1, 2, "-lr", 0.01, "--recipe", recipe, "--warmup-epochs", 0
+    )
+    assert column(folder, "lr") == pytest.approx([0.01, 1e-3, 1e-4], rel=1e-5)
+
+
+def test_a_short_run_of_the_few_label_recipe_still_learns(data_root, tmp_path):
+    folder = train(data_root, tmp_path, "-e", 10)
+    assert max(column(folder, "lr")) > 0.5 * recipe_of(folder)["learning_rate"]
+
+
+def test_the_temporal_shift_is_for_training_alone(data_root, tmp_path, monkeypatch):
+    shifts = calls_of(main_tscls, "temporal_shift", monkeypatch)
+    train(data_root, tmp_path, "--recipe", "published", "-e", 2)
+    assert [len(series.length) for series, _ in shifts] == [16, 16, 13] * 2
+
+
+def test_predictions_are_averaged_over_draws_and_sum_to_one(data_root, tmp_path, monkeypatch):
+    draws = recipe_of(train(data_root, tmp_path, "--rc"))["draws"]
+    made, scored = calls_of(inputs, "model_input", monkeypatch), calls_of(testing, "score", monkeypatch)
+    train(data_root, tmp_path, "--rc", "--eval")
+    assert len(made) == draws > 1 and len(scored) == 1
+    probability = scored[0][0].exp()
+    assert probability.shape == (30, 21)
+    torch.testing.assert_close(probability.sum(1), torch.ones(30))
+
+
+def test_print_freq_is_the_steps_between_looks(data_root, tmp_path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    folder = train(data_root, tmp_path, "--recipe", "published", "-e", 2, "-p", 2)
+    events = event_accumulator.EventAccumulator(str(folder)).Reload()
+    assert [event.step for event in events.Scalars("step/loss")] == [2, 4, 6]
+    shown = {"lr", "train/loss", "valid/loss", *(f"valid/{name}" for name in SCORES)}
+    assert shown <= set(events.Tags()["scalars"])
+
+
+def test_init_chooses_how_fresh_weights_start(data_root, tmp_path):
+    spread = {}
+    for init in ("published", "torch"):
+        folder = train(data_root, tmp_path / init, "--init", init, "-lr", 1e-12)
+        spread[init] = weights(folder, "model_best.pth")["mlp1.2.bn.weight"].std().item()
+    assert spread["published"] == pytest.approx(1, abs=0.2) and spread["torch"] < 1e-3
+
+
+def test_losses_are_finite_however_sure_the_network_is(data_root, tmp_path):
+    """Logits may reach thousands: no probability may end as zero, and a best epoch there is."""
+    folder = train(data_root, tmp_path, "--recipe", "published", "-lr", 3, model="tempcnn")
+    assert np.isfinite(column(folder, "valid_loss")).all()
+    assert np.isfinite(column(folder, "loss", "testlog.csv")).all()

@@ -1,0 +1,127 @@
+"""What a run leaves in its folder."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from utils.errors import UsageError
+from utils.results import logs
+from utils.results.logs import RunLog, read_rows, write_rows
+
+
+def row(epoch: int, loss: float = 0.5) -> dict:
+    return {"epoch": epoch, "lr": 1e-3, "train_loss": loss, "valid_loss": loss * 2}
+
+
+def scalars(folder) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows: (step, value) of every scalar."""
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = event_accumulator.EventAccumulator(str(folder)).Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_a_run_folder(tmp_path):
+    log = RunLog(tmp_path / "results" / "P_run", {"model": "stnet", "schedule": [3, 4], "path": tmp_path})
+    log.epoch(row(0, 1 / 3))
+    log.epoch(row(1, 0.25))
+    log.close()
+    args = json.loads((log.folder / "args.json").read_text())
+    assert args == {"model": "stnet", "schedule": [3, 4], "path": str(tmp_path)}
+    text = (log.folder / "trainlog.csv").read_text().splitlines()
+    assert text == ["epoch,lr,train_loss,valid_loss", "0,0.001,0.333333,0.666667", "1,0.001,0.25,0.5"]
+    assert len(list(log.folder.glob("events.out.tfevents.*"))) == 1
+    assert {file.name.split(".")[0] for file in log.folder.iterdir()} == {"args", "trainlog", "events"}
+
+
+def test_scalars_are_for_tensorboard(tmp_path):
+    log = RunLog(tmp_path, {})
+    log.scalars("step", {"loss": 7.0}, 40)
+    log.epoch(row(0, 0.25))
+    log.epoch(row(1, 0.125))
+    log.close()
+    shown = scalars(tmp_path)
+    assert shown["train/loss"] == [(0, 0.25), (1, 0.125)] and shown["valid/loss"] == [(0, 0.5), (1, 0.25)]
+    assert shown["step/loss"] == [(40, 7.0)] and "epoch" not in shown
+    assert [value for _, value in shown["lr"]] == pytest.approx([1e-3, 1e-3])
+
+
+def test_resuming_goes_on_behind_the_epochs_that_are_done(tmp_path):
+    log = RunLog(tmp_path, {})
+    for epoch in range(4):
+        log.scalars("step", {"loss": 1.0}, 100 * epoch)
+        log.epoch(row(epoch, 1.0))
+    log.close()
+    again = RunLog(tmp_path, {}, resume_epoch=2)
+    again.scalars("step", {"loss": 2.0}, 400)
+    again.epoch(row(2, 2.0))
+    again.close()
+    rows = read_rows(tmp_path / "trainlog.csv")
+    assert [(r["epoch"], r["train_loss"]) for r in rows] == [("0", "1"), ("1", "1"), ("2", "2")]
+    shown = scalars(tmp_path)
+    assert shown["step/loss"] == [(0, 1.0), (100, 1.0), (200, 1.0), (300, 1.0), (400, 2.0)]
+    assert shown["train/loss"][-1] == (2, 2.0)
+
+
+def test_a_fresh_run_forgets_the_one_before(tmp_path):
+    for loss in (1.0, 2.0):
+        log = RunLog(tmp_path, {})
+        log.epoch(row(0, loss))
+        log.close()
+    assert [r["train_loss"] for r in read_rows(tmp_path / "trainlog.csv")] == ["2"]
+    assert scalars(tmp_path)["train/loss"] == [(0, 2.0)]
+
+
+@pytest.mark.parametrize(("text", "kept"), [('{"a": 1}\n', []), ('{"a": 2}', ["run.1"]), ('{"a"', ["run.1"])])
+def test_the_same_run_again_replaces_the_one_before(tmp_path, text, kept):
+    """One that is not known to be the same, as its arguments were cut off, is kept."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "args.json").write_text(text)
+    RunLog(tmp_path / "run", {"a": 1}, again=True).close()
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["run", *kept]
+    assert json.loads((tmp_path / "run" / "args.json").read_text()) == {"a": 1}
+
+
+def test_a_folder_that_cannot_be_made_is_said_to_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="run: cannot be written .*; give another --logdir"):
+        RunLog(tmp_path / "file" / "run", {})
+
+
+def test_rows_survive_a_failing_write(tmp_path, monkeypatch):
+    path = tmp_path / "trainlog.csv"
+    write_rows(path, [row(0)])
+    before = path.read_bytes()
+    with pytest.raises(UnicodeEncodeError):
+        write_rows(path, [row(0), {"epoch": "\ud800"}])
+    assert path.read_bytes() == before
+    write_rows(path, [row(0), row(1)])
+    assert [r["epoch"] for r in read_rows(path)] == ["0", "1"]
+    assert [file.name for file in tmp_path.iterdir()] == ["trainlog.csv"]
+
+
+def test_resuming_a_log_of_other_columns(tmp_path):
+    """Of an earlier version, say: every row keeps what it has, under the right name."""
+    (tmp_path / "trainlog.csv").write_text("epoch,train_loss,speed\n0,2.5,70\n1,2\n2,1.5,70,8\n")
+    log = RunLog(tmp_path, {}, resume_epoch=3)
+    log.epoch(row(3))
+    log.close()
+    lines = (tmp_path / "trainlog.csv").read_text().splitlines()
+    assert lines[0] == "epoch,train_loss,speed,lr,valid_loss"
+    assert lines[1:] == ["0,2.5,70,,", "1,2,,,", "2,1.5,70,,", "3,0.5,,0.001,1"]
+    table = pd.read_csv(tmp_path / "trainlog.csv")
+    assert table["train_loss"].tolist() == [2.5, 2, 1.5, 0.5] and table["valid_loss"].count() == 1
+
+
+@pytest.mark.parametrize("text", ["step,loss\n0,1\n", "epoch,loss\nlast,1\n", "loss,epoch\n1\n"])
+def test_a_log_without_epochs_is_not_gone_on_with(tmp_path, text):
+    (tmp_path / "trainlog.csv").write_text(text)
+    with pytest.raises(UsageError, match="trainlog.csv: a row has no number in the column 'epoch'"):
+        RunLog(tmp_path, {}, resume_epoch=1)
+    assert (tmp_path / "trainlog.csv").read_text() == text and not (tmp_path / "args.json").exists()
+
+
+def test_no_log_has_no_rows(tmp_path):
+    assert logs.read_rows(tmp_path / "trainlog.csv") == []

@@ -1,0 +1,71 @@
+"""Names of run folders, as published."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+import pytest
+
+from utils.results.naming import join_name, pretraining_name, training_name
+
+PRETRAINING = {"mlp": True, "useall": True, "rc": True, "use_doy": True, "num": 3000, "year": 2019, "seed": 111}
+TRAINING = {"useall": False, "use_doy": False, "num": 3000, "year": 2019, "pretrained": None, "regions": None}
+CHECKPOINT = "checkpoints/pretrained/MoCoV2_TRSF_doy/model_best.pth"
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({}, "P_MoCoV2TransformerModel_RC_2019_doy"),
+        ({"mlp": False}, "P_MoCoV1TransformerModel_RC_2019_doy"),
+        ({"rc": False, "use_doy": False}, "P_MoCoV2TransformerModel_Pad_2019"),
+        ({"useall": False}, "P_MoCoV2TransformerModel_R3000_RC_2019_Seed111_doy"),
+        ({"useall": False, "num": 50, "seed": 7, "use_doy": False}, "P_MoCoV2TransformerModel_R50_RC_2019_Seed7"),
+        ({"year": 2021, "suffix": "long"}, "P_MoCoV2TransformerModel_RC_2021_doy_long"),
+    ],
+)
+def test_pretraining(given, name):
+    assert pretraining_name(Namespace(**{**PRETRAINING, "suffix": None, **given}), "TransformerModel") == name
+
+
+@pytest.mark.parametrize(
+    ("given", "method", "name"),
+    [
+        ({}, "rc", "T_STNet_R3000_RC_2019_Seed111"),
+        ({}, "pad", "T_STNet_R3000_Pad_2019_Seed111"),
+        ({}, "interp", "T_STNet_R3000_Int_2019_Seed111"),
+        ({"useall": True}, "rc", "T_STNet_RC_2019_Seed111"),
+        ({"pretrained": CHECKPOINT}, "rc", "F_TR_STNet_R3000_RC_2019_Seed111"),
+        (
+            {"pretrained": "results/P_MoCoV2TransformerModel_RC_2019_doy/model_best.pth", "num": 200},
+            "rc",
+            "F_Mo_STNet_R200_RC_2019_Seed111",
+        ),
+        ({"pretrained": "elsewhere/mine/model.pth"}, "rc", "F_mi_STNet_R3000_RC_2019_Seed111"),
+        ({"pretrained": CHECKPOINT, "freeze": True}, "rc", "F_TR_STNet_R3000_RC_2019_Seed111_frozen"),
+        ({"use_doy": True}, "rc", "T_STNet_R3000_RC_2019_Seed111_doy"),
+        ({"regions": ["Adams", "Harvey"]}, "rc", "T_STNet_R3000_RC_2019_Seed111_Adams+Harvey"),
+        ({"leave_out": "Adams", "suffix": "x"}, "rc", "T_STNet_R3000_RC_2019_Seed111_withoutAdams_x"),
+    ],
+)
+def test_training(given, method, name):
+    args = Namespace(**{**TRAINING, "leave_out": None, "freeze": False, "suffix": None, **given})
+    assert training_name(args, "STNet", method, 111, reads_doy=True) == name
+
+
+def test_doy_is_named_for_models_that_read_the_flag():
+    args = Namespace(**TRAINING, leave_out=None, freeze=False, suffix=None)
+    args.use_doy = True
+    assert training_name(args, "LSTM", "interp", 3, reads_doy=False) == "T_LSTM_R3000_Int_2019_Seed3"
+
+
+def test_the_folder_of_a_checkpoint_is_looked_up_where_it_is(tmp_path, monkeypatch):
+    """A path without a folder still names one."""
+    (tmp_path / "MoCoV2_TRSF_doy").mkdir()
+    monkeypatch.chdir(tmp_path / "MoCoV2_TRSF_doy")
+    args = Namespace(**{**TRAINING, "pretrained": "model_best.pth"}, leave_out=None, freeze=False, suffix=None)
+    assert training_name(args, "STNet", "rc", 111).startswith("F_TR_STNet_")
+
+
+def test_parts_that_are_not_there_leave_no_trace():
+    assert join_name("a", None, 3, "", "b") == "a_3_b" and join_name() == ""

@@ -1,0 +1,1 @@
+"""What main_tscls.py is made of: inputs, recipes, training, scikit-learn estimators, evaluation."""

@@ -1,0 +1,1 @@
+"""What runs leave on disk: names, folders and logs, tables over runs, pictures."""

@@ -1,0 +1,1 @@
+"""The process: several of them as one run, signals, random streams, memory."""
