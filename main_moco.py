@@ -35,7 +35,7 @@ from utils.runtime import distributed, watchdog
 from utils.runtime.distributed import World
 from utils.runtime.seeding import RandomStreams, make_generator, seed_everything
 from utils.runtime.signals import stop_requests
-from utils.schedule import rate_factor
+from utils.schedule import Schedule, applied_rate
 
 DATAPATH = "data/US-sim"
 
@@ -118,6 +118,9 @@ class Trainer:
             args.bn_splits,
         ).to(world.device)
         self.steps = len(split_batches(self.train_rows, args.batchsize, drop_last=True))
+        self.schedule = Schedule(
+            args.learning_rate, self.steps, args.epochs, args.warmup_epochs, args.schedule, args.cos
+        )
         parameters = [p for p in self.moco.parameters() if p.requires_grad]
         if args.optimizer == "sgd":
             self.optimizer = torch.optim.SGD(
@@ -132,12 +135,6 @@ class Trainer:
         self.best, self.not_improved = math.inf, 0
         self.is_asked_to_stop: Callable[[], bool] = lambda: False
         self.sums = torch.zeros(2, dtype=torch.float64, device=world.device)  # loss and top-1 of the epoch so far
-
-    def rate_at(self, position: int) -> float:
-        """The learning rate of an optimizer step, counted from the run's start."""
-        args = self.args
-        shape = {"warmup_epochs": args.warmup_epochs, "schedule": args.schedule, "cosine": args.cos}
-        return args.learning_rate * rate_factor(position, self.steps, args.epochs, **shape)
 
     def stream(self, batches: list[np.ndarray]):
         """This rank's share of each batch of series, ready on the device."""
@@ -159,8 +156,7 @@ class Trainer:
         bar = tqdm(total=len(batches), desc=f"epoch {self.epoch}", disable=None if log else True, leave=False)
         for series in self.stream(batches):
             self.streams.seek(self.epoch, self.step)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.rate_at(self.position())
+            self.schedule.apply(self.optimizer, self.position())
             scores = self.train_step(series, self.streams.augment)
             self.sums += scores
             self.step += 1
@@ -221,7 +217,8 @@ class Trainer:
     def train(self, log: RunLog | None) -> None:
         args = self.args
         while self.epoch < args.epochs and self.not_improved < args.patience:
-            row = {"epoch": self.epoch, "lr": self.rate_at(self.epoch * self.steps), **self.train_epoch(log)}
+            means = self.train_epoch(log)
+            row = {"epoch": self.epoch, "lr": applied_rate(self.optimizer), **means}
             row["valid_loss"], row["valid_top1"] = self.evaluate()
             check_finite(row["valid_loss"], self.epoch)
             better = row["valid_loss"] < self.best

@@ -40,7 +40,7 @@ from utils.results.progress import Progress
 from utils.runtime import distributed
 from utils.runtime.distributed import World
 from utils.runtime.seeding import RandomStreams, seed_everything
-from utils.schedule import make_scheduler
+from utils.schedule import Schedule, applied_rate
 
 DATAPATH = "data/US-sim"
 YEARS = (2019,)  # tested on
@@ -177,8 +177,9 @@ class Run:
             parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         steps = len(self.batches(np.arange(len(series))))
-        schedule = {"warmup_epochs": recipe.warmup_epochs, "schedule": args.schedule, "cosine": recipe.cosine}
-        self.scheduler = make_scheduler(self.optimizer, steps, recipe.epochs, **schedule)
+        self.schedule = Schedule(
+            recipe.learning_rate, steps, recipe.epochs, recipe.warmup_epochs, args.schedule, recipe.cosine
+        )
         self.streams = RandomStreams(self.seed, world.device, world.rank)
 
     def fit(self, splits: Splits) -> float:
@@ -193,8 +194,8 @@ class Run:
         progress = Progress(self.folder.name, recipe.epochs, world.is_main)
         for epoch in progress:
             self.last_epoch = epoch
-            row = {"epoch": epoch, "lr": self.scheduler.get_last_lr()[0]}
-            row |= self.train_epoch(epoch, progress)
+            means = self.train_epoch(epoch, progress)
+            row = {"epoch": epoch, "lr": applied_rate(self.optimizer), **means}
             world.average_statistics(self.network)
             if valid is not None:
                 scores = score(predict(self.network, valid, self.seed, self.precision), splits.valid.labels)
@@ -231,11 +232,11 @@ class Run:
         for step, (series, labels) in enumerate(inputs.stream(batches)):
             share = len(labels) * self.world.size / len(batches[step])  # the ranks' means are averaged, shares or not
             self.streams.seek(epoch, step)
+            self.schedule.apply(self.optimizer, epoch * len(batches) + step)
             with self.precision.autocast():
                 logits = model(inputs.model_input(temporal_shift(series, augment), augment))
                 loss = nn.functional.cross_entropy(logits, labels)
             self.precision.step(loss * share, self.optimizer)
-            self.scheduler.step()
             hits = (logits.argmax(1) == labels).sum()
             sums += torch.stack((loss.detach().double() * len(labels), hits, sums.new_tensor(len(labels))))
             position = epoch * len(batches) + step + 1

@@ -12,7 +12,7 @@ import main_moco
 from moco.loader import PUBLISHED, STRONGER
 from models import NETWORKS
 from tests.support.runs import checkpoint, column, newest, pretrain, rows, same, train, weights
-from utils.schedule import rate_factor
+from utils.schedule import Schedule
 
 STEPS = 3  # of 60 series 54 are trained on, 16 in a step
 
@@ -85,14 +85,15 @@ def test_another_seed_gives_another_run(data_root, plain, tmp_path):
     [
         ((), {}),
         (("--cos",), {"cosine": True}),
-        (("--schedule", 1, 2), {"schedule": [1, 2]}),
+        (("--schedule", 1, 2), {"milestones": [1, 2]}),
         (("--warmup-epochs", 1.5), {"warmup_epochs": 1.5}),
         (("--warmup-epochs", 1, "--cos"), {"warmup_epochs": 1, "cosine": True}),
     ],
 )
 def test_the_learning_rate_follows_its_schedule(data_root, tmp_path, flags, options):
     folder = pretrain(data_root, tmp_path, "-e", 3, "-lr", 0.01, *flags)
-    expected = [0.01 * rate_factor(epoch * STEPS, STEPS, 3, **options) for epoch in range(3)]
+    schedule = Schedule(0.01, STEPS, 3, **options)
+    expected = [schedule.rate(epoch * STEPS + STEPS - 1) for epoch in range(3)]  # of the last step of each epoch
     assert column(folder, "lr") == pytest.approx(expected, rel=1e-5)
 
 
