@@ -8,22 +8,21 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from tqdm import tqdm
+from torch import nn
 
-from datasets.batches import open_series, split_batches
 from datasets.catalog import open_unlabelled
 from datasets.simulate import ensure_default
 from datasets.store import SeriesSet
-from moco.builder import MoCo, held_out_contrast
 from moco.loader import PUBLISHED, STRONGER, two_views
-from models import NETWORKS, build_model, canonical_name
-from pretraining import resume as resuming
+from models import NETWORKS, build_model, canonical_name, model_class
+from pretraining import PRETEXTS
+from pretraining.data import PretrainingData
+from pretraining.progress import EpochBar
+from pretraining.resume import RunState, hint
 from pretraining.step import TrainingStep, compile_step, is_compiling_wanted
 from utils import options
 from utils.checkpoint import save_checkpoint
@@ -40,9 +39,14 @@ from utils.schedule import Schedule, applied_rate
 DATAPATH = "data/US-sim"
 
 PATIENCE = 10  # epochs without a better held-out loss
-HELD_OUT = 0.1  # share of the series that are never trained on
 FEW_STEPS = 10  # of an epoch; with fewer the user is told
 SAVE_SECONDS = 600  # inside an epoch, model_last.pth is at most this old
+
+# Options that do not decide what a run computes. For the data, their fingerprint is compared instead.
+NOT_IDENTITY = frozenset(
+    "datapath year num useall nclasses workers epochs start_epoch print_freq device logdir suffix amp compile"
+    " resume evaluate patience".split()
+)
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -51,7 +55,8 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     options.add_data(parser, DATAPATH, num_help="unlabelled series to draw, without --useall")
     options.add_training(parser)
     add = parser.add_argument
-    add("--resume", metavar="PATH", help="go on from this checkpoint (model_last.pth: exactly where the run was)")
+    add("--pretext", choices=PRETEXTS, default="moco", help="what the encoder learns from")
+    add("--resume", metavar="PATH", help="resume from this checkpoint (model_last.pth: exactly where the run was)")
     add("--start-epoch", type=options.at_least(0), default=0, help="number of the first epoch")
     add("--optimizer", choices=("adam", "sgd"), default="adam", help="what updates the query encoder")
     add("--momentum", type=options.share, default=0.9, help="of sgd")
@@ -71,8 +76,11 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.model not in NETWORKS:
         known = ", ".join(NETWORKS)
         raise UsageError(f"{args.model} is no network: main_tscls.py trains it, here choose one of {known}")
+    if args.use_doy and not model_class(args.model).uses_doy_flag:
+        print(f"{args.model}: --use-doy changes nothing ({DOY_NOTICE})")
+        args.use_doy = False
     if args.cos and args.schedule:
-        raise UsageError("--cos and --schedule are two ways for the learning rate to fall; give one of them")
+        raise UsageError("--cos and --schedule are alternatives; give one of them")
     if args.moco_k < args.batchsize:
         raise UsageError(
             f"--moco-k {args.moco_k} is below the batch of {args.batchsize}: the queue must hold a batch of keys;"
@@ -80,188 +88,137 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
         )
     if args.batchsize % args.bn_splits or args.batchsize // args.bn_splits < 2 <= args.bn_splits:
         raise UsageError(
-            f"--bn-splits {args.bn_splits}: a batch of {args.batchsize} cannot be cut into as many equal parts"
+            f"--bn-splits {args.bn_splits}: a batch of {args.batchsize} cannot be divided into that many equal parts"
             " of at least 2 series"
         )
     return args
 
 
-class Trainer:
-    """A pre-training run: the model, what updates it, and where it is (epoch, step)."""
+def identity(args: argparse.Namespace, series: SeriesSet) -> dict:
+    """What decides what a run computes, by option: a checkpoint with other values is not resumed."""
+    kept = {name: value for name, value in vars(args).items() if name not in NOT_IDENTITY}
+    if args.cos:  # the schedule stretches over all epochs
+        kept["epochs"] = args.epochs
+    return kept | {"data": f"of {len(series)} series, {series.fingerprint()}"}
 
-    def __init__(self, args: argparse.Namespace, series: SeriesSet, world: World):
-        self.args, self.world = args, world
-        self.train_rows, self.valid_rows = hold_out(series, args.seed, world.size)
-        self.reader = open_series(series, world.device, fixed_width=True)
-        self.views = partial(
-            two_views,
-            size=args.sequencelength,
-            method="rc" if args.rc else "pad",
-            augmentation=STRONGER if args.aug_plus else PUBLISHED,
-        )
-        self.precision = Precision(args.amp, world.device)
-        self.streams = RandomStreams(args.seed, world.device, world.rank)
-        self.moco = MoCo(
-            partial(
-                build_model,
-                args.model,
-                num_classes=args.nclasses + 1,
-                sequencelength=args.sequencelength,
-                use_doy=args.use_doy,
-                init="torch",
-            ),
-            args.moco_dim,
-            args.moco_k,
-            args.moco_m,
-            args.moco_t,
-            args.mlp,
-            args.bn_splits,
-        ).to(world.device)
-        self.steps = len(split_batches(self.train_rows, args.batchsize, drop_last=True))
-        self.schedule = Schedule(
-            args.learning_rate, self.steps, args.epochs, args.warmup_epochs, args.schedule, args.cos
-        )
-        parameters = [p for p in self.moco.parameters() if p.requires_grad]
-        if args.optimizer == "sgd":
-            self.optimizer = torch.optim.SGD(
-                parameters, args.learning_rate, momentum=args.momentum, weight_decay=args.weight_decay, fused=True
-            )
-        else:
-            self.optimizer = torch.optim.Adam(
-                parameters, args.learning_rate, weight_decay=args.weight_decay, fused=True
-            )
-        self.train_step = TrainingStep(self.moco, self.views, self.optimizer, self.precision)
-        self.epoch, self.step = args.start_epoch, 0  # where the run is; the step within the epoch
-        self.best, self.not_improved = math.inf, 0
-        self.is_asked_to_stop: Callable[[], bool] = lambda: False
-        self.sums = torch.zeros(2, dtype=torch.float64, device=world.device)  # loss and top-1 of the epoch so far
 
-    def stream(self, batches: list[np.ndarray]):
-        """This rank's share of each batch of series, ready on the device."""
-        return self.reader.stream([self.world.shard(batch) for batch in batches], self.args.workers)
+def build_run(args: argparse.Namespace, series: SeriesSet, steps_per_epoch: int, device: torch.device) -> RunState:
+    """A run at its beginning: encoder, pretext, optimizer."""
+    seed_everything(args.seed)
+    length_method = "rc" if args.rc else "pad"
+    encoder = build_model(
+        args.model,
+        num_classes=args.nclasses + 1,  # of the classifier that is built from the checkpoint's "model"
+        sequencelength=args.sequencelength,
+        use_doy=args.use_doy,
+        init="torch",
+    )
+    augmentation = STRONGER if args.aug_plus else PUBLISHED
+    views = partial(two_views, size=args.sequencelength, method=length_method, augmentation=augmentation)
+    pretext = PRETEXTS[args.pretext](encoder, views, vars(args)).to(device)
+    return RunState(
+        pretext,
+        build_optimizer(args, pretext),
+        Precision(args.amp, device),
+        identity=identity(args, series),
+        length_method=length_method,
+        steps_per_epoch=steps_per_epoch,
+        start_epoch=args.start_epoch,
+    )
 
-    def batches(self) -> list[np.ndarray]:
-        """The batches of the epoch, of all ranks."""
-        order = self.train_rows[self.streams.order(self.epoch, len(self.train_rows))]
-        order = order[: len(order) - len(order) % self.world.size]  # equal shares, also of an incomplete batch
-        return split_batches(order, self.args.batchsize, drop_last=True)
 
-    def train_epoch(self, log: RunLog | None) -> dict:
-        """What is left of the epoch; returns its means for the log."""
-        args, world = self.args, self.world
-        self.train_step.model.train()
-        batches = self.batches()[self.step :]
-        start = saved = time.monotonic()
-        seen = 0
-        bar = tqdm(total=len(batches), desc=f"epoch {self.epoch}", disable=None if log else True, leave=False)
-        for series in self.stream(batches):
-            self.streams.seek(self.epoch, self.step)
-            self.schedule.apply(self.optimizer, self.position())
-            scores = self.train_step(series, self.streams.augment)
-            self.sums += scores
-            self.step += 1
-            seen += len(series.length) * world.size
-            bar.update()
-            is_look = self.position() % args.print_freq == 0
-            if is_look:
-                self.report(bar, *scores.tolist(), seen / (time.monotonic() - start), log)
-            if self.step < self.steps and (is_look or world.size == 1):  # asking the other ranks takes time
-                if self.is_to_stop():
-                    self.stop(f"stopped in epoch {self.epoch} after step {self.step}", log)
-                if world.any_rank(time.monotonic() - saved > SAVE_SECONDS):
-                    self.save(log)
-                    saved = time.monotonic()
-        bar.close()
-        loss, top1 = (world.all_reduce_sum_(self.sums.clone()) / world.size / self.step).tolist()
-        check_finite(loss, self.epoch)
-        seconds = time.monotonic() - start
-        return {"train_loss": loss, "train_top1": top1, "seconds": seconds, "series_per_s": seen / seconds}
+def build_optimizer(args: argparse.Namespace, pretext: nn.Module) -> torch.optim.Optimizer:
+    """What --optimizer says, for all that is trained of the pretext."""
+    parameters = [p for p in pretext.parameters() if p.requires_grad]
+    common = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
+    if args.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=args.momentum, **common)
+    return torch.optim.Adam(parameters, **common)
 
-    @torch.no_grad()
-    def evaluate(self) -> tuple[float, float]:
-        """Held-out loss and top-1, on views that are the same every time; nothing of the model changes."""
-        moco, world = self.moco.eval(), self.world
-        world.average_statistics(moco)
-        generator = make_generator(self.args.seed, "held-out", world.rank, device=world.device)
-        queries, keys = [], []
-        for series in self.stream(split_batches(self.valid_rows, self.args.batchsize, smallest=world.size)):
-            view_q, view_k = self.views(series, generator=generator)
-            with self.precision.autocast():
-                queries.append(moco.encode_queries(view_q))
-                keys.append(moco.encode_keys(view_k))
-        queries, keys = (world.all_gather(torch.cat(part)) for part in (queries, keys))
-        return held_out_contrast(queries, keys, moco.T)
 
-    def report(self, bar: tqdm, loss: float, top1: float, rate: float, log: RunLog | None) -> None:
-        """The present loss, on the progress bar and in TensorBoard."""
-        check_finite(loss, self.epoch)
-        bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} series/s")
-        if log:
-            log.scalars("step", {"loss": loss, "top1": top1, "series_per_s": rate}, self.position())
+def train(
+    args: argparse.Namespace,
+    run: RunState,
+    step: TrainingStep,
+    data: PretrainingData,
+    streams: RandomStreams,
+    log: RunLog | None,
+    world: World,
+) -> None:
+    """Train to the last epoch, or until the held-out loss no longer improves."""
+    schedule = Schedule(
+        args.learning_rate, data.steps_per_epoch, args.epochs, args.warmup_epochs, args.schedule, args.cos
+    )
+    with step.parallel(world), stop_requests() as is_stop_requested:
+        saved = time.monotonic()
+        while not run.is_finished(args.epochs, args.patience):
+            run.pretext.train()
+            bar = EpochBar(run.epoch, run.step, data.steps_per_epoch, is_shown=world.is_main)
+            for series in data.train(run.epoch, run.step):
+                streams.seek(run.epoch, run.step)
+                schedule.apply(run.optimizer, run.steps_done)
+                figures = step(series, streams.augment)
+                run.add_step(figures)
+                bar.update(len(series.length) * world.size)
+                is_log_step = run.steps_done % args.print_freq == 0
+                if is_log_step:
+                    log_step(run, figures, bar, log)
+                if run.step < data.steps_per_epoch and (is_log_step or world.size == 1):  # any_rank is a collective
+                    if world.any_rank(is_stop_requested()):
+                        save_inside_epoch(run, log, world)
+                        stop(f"stopped in epoch {run.epoch} after step {run.step}", log, world)
+                    if world.any_rank(time.monotonic() - saved > SAVE_SECONDS):
+                        save_inside_epoch(run, log, world)
+                        saved = time.monotonic()
+            means = epoch_means(run, world)
+            speed = bar.close()
+            held_out = evaluate(run, data, args.seed, world)
+            end_epoch(run, means, speed, held_out, log)
+            if not run.is_finished(args.epochs, args.patience) and world.any_rank(is_stop_requested()):
+                stop(f"stopped after epoch {run.epoch - 1}", log, world)
 
-    def position(self) -> int:
-        """Optimizer steps done."""
-        return self.epoch * self.steps + self.step
 
-    def run(self, log: RunLog | None) -> None:
-        """Train to the last epoch, or until the held-out loss no longer gets better."""
-        step, model = self.train_step, self.train_step.model
-        if self.world.size > 1:  # the queue is the same on every rank as it is, so nothing is broadcast
-            step.model = self.world.parallel(model)
-        try:
-            with stop_requests() as self.is_asked_to_stop:
-                self.train(log)
-        finally:
-            step.model = model  # a parallel model that outlives the group of ranks may wait for it for ever
+def evaluate(run: RunState, data: PretrainingData, seed: int, world: World) -> dict[str, float]:
+    """Held-out loss and figures, on views that are the same every time."""
+    run.pretext.eval()
+    world.average_statistics(run.pretext)
+    generator = make_generator(seed, "held-out", world.rank, device=world.device)
+    views = (run.pretext.views(series, generator) for series in data.held_out())
+    return run.pretext.evaluate(views, run.precision, world)
 
-    def train(self, log: RunLog | None) -> None:
-        args = self.args
-        while self.epoch < args.epochs and self.not_improved < args.patience:
-            means = self.train_epoch(log)
-            row = {"epoch": self.epoch, "lr": applied_rate(self.optimizer), **means}
-            row["valid_loss"], row["valid_top1"] = self.evaluate()
-            check_finite(row["valid_loss"], self.epoch)
-            better = row["valid_loss"] < self.best
-            self.best = min(self.best, row["valid_loss"])
-            self.not_improved = 0 if better else self.not_improved + 1
-            if log:
-                log.epoch(row)
-                for name in ("model_best.pth", "model_last.pth") if better else ("model_last.pth",):
-                    save_checkpoint(log.folder / name, resuming.state(self))
-                print(
-                    "epoch {epoch}: loss {train_loss:.4f}, held out {valid_loss:.4f}, top-1 {train_top1:.3f},"
-                    " held out {valid_top1:.3f}, {series_per_s:,.0f} series/s".format(**row),
-                    flush=True,
-                )
-            self.epoch, self.step = self.epoch + 1, 0
-            self.sums.zero_()
-            if self.epoch < args.epochs and self.not_improved < args.patience and self.is_to_stop():
-                self.stop(f"stopped after epoch {self.epoch - 1}", log)
 
-    def is_to_stop(self) -> bool:
-        """Whether any rank was asked to stop: all stop after the same step, or they would wait for each other."""
-        return self.world.any_rank(self.is_asked_to_stop())
+def epoch_means(run: RunState, world: World) -> dict[str, float]:
+    """Means of the epoch's losses and figures over steps and ranks."""
+    means = {
+        name: world.all_reduce_sum_(total.clone()).item() / world.size / run.step for name, total in run.sums.items()
+    }
+    check_finite(means["loss"], run.epoch)
+    return means
 
-    def save(self, log: RunLog | None) -> None:
-        """Leave a checkpoint inside an epoch; rank 0 writes what all ranks come to together."""
-        self.world.average_statistics(self.moco)
-        self.world.all_reduce_sum_(self.sums).div_(self.world.size)
-        if log:
-            save_checkpoint(log.folder / "model_last.pth", resuming.state(self))
 
-    def stop(self, when: str, log: RunLog | None) -> None:
-        """End the run, saved; all ranks do so together."""
-        if self.step:  # else the end of the epoch has saved
-            self.save(log)
-        self.world.final_barrier()
-        where = f"; go on with --resume {log.folder / 'model_last.pth'}" if log else ""
-        raise KeyboardInterrupt(f"{when}{where}")
+def end_epoch(run: RunState, means: dict, speed: dict, held_out: dict, log: RunLog | None) -> None:
+    """Log an epoch, save, and move on to the next. ``means`` and ``held_out`` have loss and figures by name."""
+    check_finite(held_out["loss"], run.epoch)
+    row = {"epoch": run.epoch, "lr": applied_rate(run.optimizer)}
+    row |= {f"train_{name}": value for name, value in means.items()} | speed
+    row |= {f"valid_{name}": value for name, value in held_out.items()}
+    is_best = run.end_epoch(held_out["loss"])
+    if log:
+        log.epoch(row)
+        for name in ("model_best.pth", "model_last.pth") if is_best else ("model_last.pth",):
+            save_checkpoint(log.folder / name, run.checkpoint())
+        told = ", ".join(f"{name} {means[name]:.4f} (held out {value:.4f})" for name, value in held_out.items())
+        print(f"epoch {run.epoch}: {told}, {speed['series_per_s']:,.0f} series/s", flush=True)
+    run.begin_epoch()
 
-    def prepare_step(self) -> None:
-        """Compile the training step where that is wanted and works."""
-        if is_compiling_wanted(self.args.compile, self.world):
-            first = self.reader.gather(self.world.shard(self.batches()[0]))
-            compile_step(self.train_step, first, self.world, is_required=self.args.compile)
+
+def log_step(run: RunState, figures: dict[str, torch.Tensor], bar: EpochBar, log: RunLog | None) -> None:
+    """Show the step's loss on the progress bar and in TensorBoard."""
+    values = {name: value.item() for name, value in figures.items()}
+    check_finite(values["loss"], run.epoch)
+    bar.show(f"loss {values['loss']:.3f}, {bar.rate:,.0f} series/s")
+    if log:
+        log.scalars("step", values | {"series_per_s": bar.rate}, run.steps_done)
 
 
 def check_finite(loss: float, epoch: int) -> None:
@@ -269,13 +226,19 @@ def check_finite(loss: float, epoch: int) -> None:
         raise UsageError(f"the loss became {loss} in epoch {epoch}; lower -lr, or raise --moco-t")
 
 
-def hold_out(series: SeriesSet, seed: int, ranks: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the series to train on, and of those held out, drawn by the seed."""
-    order = torch.randperm(len(series), generator=make_generator(seed, "held-out split")).numpy()
-    count = max(int(HELD_OUT * len(order)), ranks)
-    if len(order) - count < max(2, ranks):
-        raise UsageError(f"{series.store.path}: {len(order)} series are too few to pre-train on; expected at least 3")
-    return np.sort(order[count:]), np.sort(order[:count])
+def save_inside_epoch(run: RunState, log: RunLog | None, world: World) -> None:
+    """Save model_last.pth; rank 0 writes what all ranks agree on."""
+    world.average_statistics(run.pretext)
+    for total in run.sums.values():
+        world.all_reduce_sum_(total).div_(world.size)
+    if log:
+        save_checkpoint(log.folder / "model_last.pth", run.checkpoint())
+
+
+def stop(when: str, log: RunLog | None, world: World) -> None:
+    """End the run, which is saved, on all ranks together."""
+    world.final_barrier()
+    raise KeyboardInterrupt(f"{when}; resume with --resume {log.folder / 'model_last.pth'}" if log else when)
 
 
 @exit_cleanly
@@ -283,46 +246,65 @@ def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     world = distributed.start(args.device)
     if args.batchsize % world.size:
-        raise UsageError(f"-b {args.batchsize} cannot be shared equally by {world.size} ranks; give a multiple")
+        raise UsageError(f"-b {args.batchsize} cannot be divided among {world.size} ranks; give a multiple")
     with world.main_first():
         ensure_default(args.datapath)
         series = open_unlabelled(args.datapath, args.year, num=None if args.useall else args.num, seed=args.seed)
-    seed_everything(args.seed)
-    trainer = Trainer(args, series, world)
-    encoder = trainer.moco.encoder_q
-    folder = Path(args.logdir) / pretraining_name(args, encoder.run_name)
+    streams = RandomStreams(args.seed, world.device, world.rank)
+    data = PretrainingData(series, args.batchsize, streams, world, args.workers)
+    run = build_run(args, series, data.steps_per_epoch, world.device)
+    folder = Path(args.logdir) / run_name(args, run.pretext)
     if world.is_main:
-        if args.use_doy and not encoder.uses_doy_flag:
-            print(f"{args.model}: --use-doy changes nothing ({DOY_NOTICE})")
-        print(f"{series.store!r}: training on {len(trainer.train_rows):,}, {len(trainer.valid_rows):,} held out")
-        if trainer.steps < FEW_STEPS:
-            few = f"{trainer.steps} step{'s' if trainer.steps > 1 else ''} an epoch"
-            print(f"-b {args.batchsize}: only {few}, from which little is learned; lower -b, and --moco-k with it")
+        tell(args, series, data)
 
     if args.evaluate:
-        path = args.resume or str(folder / "model_best.pth")
-        resuming.load(trainer, path, weights_only=True)
-        loss, top1 = trainer.evaluate()
+        path = args.resume or folder / "model_best.pth"
+        run.load_weights(path)
+        scores = evaluate(run, data, args.seed, world)
         if world.is_main:
-            print(f"{path}: held-out loss {loss:.4f}, top-1 {top1:.4f} on {len(trainer.valid_rows):,} series")
+            told = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            print(f"{path}: held-out {told} on {len(data.held_out_positions):,} series")
         return world.finish()
 
     if args.resume:
-        resuming.load(trainer, args.resume)
-        if trainer.epoch >= args.epochs or trainer.not_improved >= args.patience:
+        run.load(args.resume)
+        if run.is_finished(args.epochs, args.patience):
             if world.is_main:
-                flag = f"-e {args.epochs}" if trainer.epoch >= args.epochs else f"--patience {args.patience}"
-                print(f"{args.resume}: nothing to train, {trainer.epoch} epochs are done ({flag}); to go on, raise it")
+                flag = f"-e {args.epochs}" if run.epoch >= args.epochs else f"--patience {args.patience}"
+                print(f"{args.resume}: nothing to train, {run.epoch} epochs are done ({flag}); to continue, raise it")
             return world.finish()
-    trainer.prepare_step()
+    step = TrainingStep(run.pretext, run.optimizer, run.precision)
+    if is_compiling_wanted(args.compile, world):
+        compile_step(step, data.example(), world, is_required=args.compile)
     with world.main_first():
-        log = RunLog(folder, vars(args), resume_epoch=trainer.epoch if args.resume else None) if world.is_main else None
-    watchdog.set_hint(partial(resuming.hint, folder, args.resume))
-    trainer.run(log)
+        log = RunLog(folder, vars(args), resume_epoch=run.epoch if args.resume else None) if world.is_main else None
+    watchdog.set_hint(partial(hint, folder, args.resume))
+    train(args, run, step, data, streams, log, world)
     if log:
         log.close()
-        print(f"best held-out loss {trainer.best:.4f}: {folder / 'model_best.pth'}")
+        print(f"best held-out loss {run.best:.4f}: {folder / 'model_best.pth'}")
     world.finish()
+
+
+def run_name(args: argparse.Namespace, pretext: nn.Module) -> str:
+    return pretraining_name(
+        pretext.run_name + pretext.encoder_q.run_name,
+        num=None if args.useall else args.num,
+        seed=args.seed,
+        rc=args.rc,
+        year=args.year,
+        use_doy=args.use_doy,
+        suffix=args.suffix,
+    )
+
+
+def tell(args: argparse.Namespace, series: SeriesSet, data: PretrainingData) -> None:
+    """Say what the run is trained on, and what is odd about it."""
+    held_out = len(data.held_out_positions)
+    print(f"{series.store!r}: training on {len(data.train_positions):,}, {held_out:,} held out")
+    if data.steps_per_epoch < FEW_STEPS:
+        few = f"{data.steps_per_epoch} step{'s' if data.steps_per_epoch > 1 else ''} an epoch"
+        print(f"-b {args.batchsize}: only {few}, from which little is learned; lower -b, and --moco-k with it")
 
 
 if __name__ == "__main__":

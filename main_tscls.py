@@ -236,7 +236,7 @@ class Run:
             with self.precision.autocast():
                 logits = model(inputs.model_input(temporal_shift(series, augment), augment))
                 loss = nn.functional.cross_entropy(logits, labels)
-            self.precision.step(loss * share, self.optimizer)
+            self.precision.backward_and_step(loss * share, self.optimizer)
             hits = (logits.argmax(1) == labels).sum()
             sums += torch.stack((loss.detach().double() * len(labels), hits, sums.new_tensor(len(labels))))
             position = epoch * len(batches) + step + 1

@@ -98,17 +98,17 @@ class Bench:
     def __init__(self, args: argparse.Namespace, series: SeriesSet, device: torch.device):
         self.args, self.device = args, device
         self.precision = Precision(args.amp, device)
-        build = partial(build_model, "transformer", use_doy=True, init="torch")
-        self.moco = MoCo(build, DIM, args.moco_k, mlp=True).to(device).train()
+        encoder = build_model("transformer", use_doy=True, init="torch")
+        self.views = partial(two_views, size=args.sequencelength, method="rc")
+        self.moco = MoCo(encoder, self.views, dim=DIM, K=args.moco_k, mlp=True).to(device).train()
         parameters = [p for p in self.moco.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(parameters, 1e-3, weight_decay=1e-4, fused=True)
         self.reader = open_series(series, device, fixed_width=True)
         self.generator = make_generator(args.seed, device=device)
         self.batches = self.endless(len(series))
-        self.views = partial(two_views, size=args.sequencelength, method="rc")
-        self.step = TrainingStep(self.moco, self.views, self.optimizer, self.precision)
+        self.step = TrainingStep(self.moco, self.optimizer, self.precision)
         first = self.reader.gather(next(self.batches))
-        self.fixed = self.views(first, generator=self.generator)
+        self.fixed = self.views(first, self.generator)
         alone = distributed.World(0, 1, device)
         if is_compiling_wanted(args.compile, alone):
             compile_step(self.step, first, alone, is_required=args.compile)
@@ -152,10 +152,10 @@ class Bench:
 
         return {
             "gather": keep("gather", lambda: self.reader.gather(rows)),
-            "augment": keep("augment", lambda: self.views(done["gather"], generator=self.generator)),
+            "augment": keep("augment", lambda: self.views(done["gather"], self.generator)),
             "encode q": keep("encode q", lambda: moco.encode_queries(view_q)),
             "encode k": keep("encode k", lambda: moco.encode_keys(view_k)),
-            "logits + loss": keep("loss", lambda: moco.compare(done["encode q"], done["encode k"]).loss),
+            "logits + loss": keep("loss", lambda: moco.contrast(done["encode q"], done["encode k"]).loss),
             "backward": seconds(lambda: done["loss"].backward(), self.device),
             "optimizer + momentum + enqueue": seconds(update, self.device),
         }

@@ -1,115 +1,184 @@
-"""What a pre-training run saves of itself, and how it goes on from that.
-
-``run`` is the Trainer of main_moco.py, or anything with its args, moco, optimizer, precision, and its place in the run.
-"""
+"""The state of a pre-training run: what a checkpoint holds of it, and how a run resumes from one."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from datasets import bands
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import UsageError
+from utils.precision import Precision
 
-ADVICE = "give a checkpoint of main_moco.py; from its model_last.pth a run goes on exactly where it was"
+ADVICE = "give a checkpoint of main_moco.py; a run resumes exactly from its model_last.pth"
 UNTRAINED = "pre-train this run first (leave out --evaluate), give the flags it had, or a checkpoint with --resume"
-FLAGS = {"name": "model", "num_classes": "-c", "dim": "--moco-dim", "K": "--moco-k", "m": "--moco-m", "T": "--moco-t"}
 
 
-def hint(folder: Path, resumed: str | None) -> str:
-    """What a user can do when a run has ended before its time."""
-    last = folder / "model_last.pth"
-    path = last if last.exists() else resumed
-    return f"; go on with --resume {path}" if path else ""
+class RunState:
+    """A pretext, what updates it, and how far training has come.
+
+    Attributes:
+        identity: everything that decides what the run computes, by option; a checkpoint with another is not resumed.
+        epoch, step: the next step is ``step`` of ``epoch``, both counted from 0.
+        best, epochs_since_best: the lowest held-out loss, and the epochs since then.
+        sums: sums of loss and figures over the epoch's steps so far.
+    """
+
+    def __init__(
+        self,
+        pretext: nn.Module,
+        optimizer: Optimizer,
+        precision: Precision,
+        *,
+        identity: dict,
+        length_method: str,
+        steps_per_epoch: int,
+        start_epoch: int = 0,
+    ):
+        self.pretext, self.optimizer, self.precision = pretext, optimizer, precision
+        self.identity, self.length_method, self.steps_per_epoch = identity, length_method, steps_per_epoch
+        self.epoch, self.step = start_epoch, 0
+        self.best, self.epochs_since_best = math.inf, 0
+        self.sums: dict[str, Tensor] = {}
+
+    @property
+    def steps_done(self) -> int:
+        """Optimizer steps done, as counted from epoch 0."""
+        return self.epoch * self.steps_per_epoch + self.step
+
+    def is_finished(self, epochs: int, patience: int) -> bool:
+        """Whether all epochs are done, or the held-out loss has not improved for ``patience`` of them."""
+        return self.epoch >= epochs or self.epochs_since_best >= patience
+
+    def add_step(self, figures: dict[str, Tensor]) -> None:
+        """Count a step and its figures."""
+        for name, value in figures.items():
+            self.sums[name] = self.sums.get(name, 0) + value.double()
+        self.step += 1
+
+    def end_epoch(self, held_out_loss: float) -> bool:
+        """Count an evaluated epoch; returns whether its held-out loss is the best so far."""
+        is_best = held_out_loss < self.best
+        self.best = min(self.best, held_out_loss)
+        self.epochs_since_best = 0 if is_best else self.epochs_since_best + 1
+        return is_best
+
+    def begin_epoch(self) -> None:
+        """Move on to the next epoch."""
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
+
+    def checkpoint(self) -> dict:
+        """Everything that resuming, or fine-tuning from it, needs."""
+        return {
+            "model_state": self.pretext.state_dict(),
+            "epoch": self.epoch,
+            "val_loss_min": self.best,
+            "not_improved_count": self.epochs_since_best,
+            "normalisation": bands.normalisation(),
+            "model": self.pretext.encoder_q.arguments,
+            "length_method": self.length_method,
+            "pretext": self.pretext.name,
+            self.pretext.name: self.pretext.identity(),
+            "identity": self.identity,
+            "training": {
+                "step": self.step,
+                "steps": self.steps_per_epoch,
+                "sums": dict(self.sums),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.precision.scaler.state_dict(),
+            },
+        }
+
+    def load(self, path: str | Path) -> None:
+        """Resume from a checkpoint. A published one has no optimizer state, so its optimizer starts afresh.
+
+        Raises:
+            UsageError: not a checkpoint of this run.
+        """
+        checkpoint = self.load_weights(path, ADVICE)
+        missing = {"epoch", "val_loss_min", "not_improved_count"} - checkpoint.keys()
+        if missing:
+            raise UsageError(f"{path}: no {', '.join(sorted(missing))} in it; --resume takes a pre-training checkpoint")
+        self.epoch, self.step, self.sums = checkpoint["epoch"] + 1, 0, {}
+        self.best, self.epochs_since_best = float(checkpoint["val_loss_min"]), int(checkpoint["not_improved_count"])
+        if (training := checkpoint.get("training")) is not None:
+            self._load_training(training, path)
+
+    def load_weights(self, path: str | Path, advice: str = UNTRAINED) -> dict:
+        """Take the pretext's weights from a checkpoint of the same identity; returns the checkpoint.
+
+        Raises:
+            UsageError: no such checkpoint, or one of other data or settings.
+        """
+        checkpoint = load_checkpoint(path, advice)
+        names = {name.removeprefix("module.") for name in checkpoint["model_state"]}
+        beside_encoder = {name for name in self.pretext.state_dict() if not name.startswith("encoder_q.")}
+        if beside_encoder and beside_encoder.isdisjoint(names):
+            lacking = f"no {max(beside_encoder)} in it, so not a whole checkpoint of a pre-training"
+            raise UsageError(f"{path}: {lacking}; {ADVICE}")
+        if told := differences(self.identity, saved_identity(checkpoint)):
+            raise UsageError(f"{path}: {told}; give the flags and the data it had")
+        load_weights(self.pretext, checkpoint["model_state"], path)
+        return checkpoint
+
+    def _load_training(self, training: dict, path: str | Path) -> None:
+        if training["steps"] != self.steps_per_epoch:
+            raise UsageError(
+                f"{path}: was trained with {training['steps']} steps an epoch, this run has {self.steps_per_epoch};"
+                " resume with the data (--datapath, -n, --useall) and the batch size (-b) it had"
+            )
+        if training["step"] < self.steps_per_epoch:  # saved inside the epoch
+            self.epoch, self.step = self.epoch - 1, training["step"]
+            sums, device = training["sums"], next(self.pretext.parameters()).device
+            if isinstance(sums, Tensor):  # as saved before the pretexts had names
+                sums = dict(zip(("loss", "top1"), sums.unbind(), strict=True))
+            self.sums = {name: value.to(device) for name, value in sums.items()}
+        self.optimizer.load_state_dict(training["optimizer"])
+        if training["scaler"]:
+            self.precision.scaler.load_state_dict(training["scaler"])
 
 
-def method(run) -> dict:
-    """What may not change when a run goes on."""
-    args = run.args
-    return {
-        "model": run.moco.encoder_q.arguments,
-        "moco": {"dim": args.moco_dim, "K": args.moco_k, "m": args.moco_m, "T": args.moco_t, "mlp": args.mlp},
-        "length_method": "rc" if args.rc else "pad",
-        "seed": args.seed,
+def saved_identity(checkpoint: dict) -> dict:
+    """What a checkpoint says of its run: all of it, or the part that older ones kept; nothing for a published one."""
+    if "identity" in checkpoint:
+        return checkpoint["identity"]
+    model, moco = checkpoint.get("model", {}), checkpoint.get("moco", {})
+    found = {
+        "model": model.get("name"),
+        "use_doy": model.get("use_doy") if model.get("name") == "transformer" else None,
+        "sequencelength": model.get("sequencelength"),
+        **{f"moco_{name.lower()}": moco.get(name) for name in ("dim", "K", "m", "T")},
+        "mlp": moco.get("mlp"),
+        "rc": checkpoint["length_method"] == "rc" if "length_method" in checkpoint else None,
+        "seed": checkpoint.get("seed"),
+        "optimizer": checkpoint.get("training", {}).get("optimizer_name"),
     }
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def state(run) -> dict:
-    """Everything that resuming, or fine-tuning from it, needs."""
-    return {
-        "model_state": run.moco.state_dict(),
-        "epoch": run.epoch,
-        "val_loss_min": run.best,
-        "not_improved_count": run.not_improved,
-        "normalisation": bands.normalisation(),
-        **method(run),
-        "training": {
-            "step": run.step,
-            "steps": run.steps,
-            "sums": run.sums,
-            "optimizer_name": run.args.optimizer,
-            "optimizer": run.optimizer.state_dict(),
-            "scaler": run.precision.scaler.state_dict(),
-        },
-    }
-
-
-def flags(method: dict) -> dict:
-    """The flags behind a method, with their values."""
-    model = method["model"]
-    values = {**model, **method["moco"], "seed": method["seed"], "rc": method["length_method"] == "rc"}
-    values["num_classes"] = model["num_classes"] - 1  # the flag does not count "Other"
-    return {FLAGS.get(name, f"--{name.replace('_', '-')}"): value for name, value in values.items()}
+FLAGS = {"model": "model", "data": "data", "batchsize": "-b", "learning_rate": "-lr", "epochs": "-e"}
 
 
 def differences(here: dict, saved: dict) -> str:
-    """What tells the flags of this run from those of a checkpoint, flag by flag."""
+    """What tells the options of this run from those of a checkpoint, one by one; '' if nothing does."""
     told = []
-    for flag in here | saved:
-        own, other = here.get(flag), saved.get(flag)
-        if isinstance(own, bool):
-            own, other = (f"{'with' if is_set else 'without'} {flag}" for is_set in (own, other))
-            flag = ""
-        if own != other:
-            told.append(f"{flag} {own} here, {other} in the checkpoint".strip())
+    for name in here:
+        if name not in saved or here[name] == saved[name]:
+            continue
+        flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
+        if isinstance(here[name], bool):
+            own, other = (f"{'with' if is_set else 'without'} {flag}" for is_set in (here[name], saved[name]))
+            told.append(f"{own} here, {other} in the checkpoint")
+        else:
+            told.append(f"{flag} {here[name]} here, {saved[name]} in the checkpoint")
     return "; ".join(told)
 
 
-def load(run, path: str, *, weights_only: bool = False) -> None:
-    """Go on from a checkpoint; a published one has no optimizer state, and its optimizer starts afresh."""
-    checkpoint = load_checkpoint(path, UNTRAINED if weights_only and not run.args.resume else ADVICE)
-    if not any(name.removeprefix("module.") == "queue" for name in checkpoint["model_state"]):
-        raise UsageError(f"{path}: no queue in it, so not a whole checkpoint of a pre-training; {ADVICE}")
-    own = method(run)
-    saved = {name: checkpoint.get(name, value) for name, value in own.items()}  # a published one says nothing of these
-    if saved != own:
-        raise UsageError(f"{path}: {differences(flags(own), flags(saved))}; give the flags it had")
-    load_weights(run.moco, checkpoint["model_state"], path)
-    if weights_only:
-        return
-    missing = {"epoch", "val_loss_min", "not_improved_count"} - checkpoint.keys()
-    if missing:
-        raise UsageError(f"{path}: no {', '.join(sorted(missing))} in it; --resume takes a pre-training checkpoint")
-    run.epoch, run.step = checkpoint["epoch"] + 1, 0
-    run.best, run.not_improved = float(checkpoint["val_loss_min"]), int(checkpoint["not_improved_count"])
-    training = checkpoint.get("training")
-    if training is not None:
-        _load_training(run, training, path)
-
-
-def _load_training(run, training: dict, path: str) -> None:
-    """The part of a checkpoint that only resuming needs."""
-    if training["steps"] != run.steps:
-        raise UsageError(
-            f"{path}: was trained with {training['steps']} steps an epoch, this run has {run.steps};"
-            " resume with the data (--datapath, -n, --useall) and the batch size (-b) it had"
-        )
-    if training["step"] < run.steps:  # saved inside the epoch
-        run.epoch, run.step = run.epoch - 1, training["step"]
-        run.sums.copy_(training["sums"])
-    optimizer = training["optimizer_name"]
-    if optimizer != run.args.optimizer:
-        raise UsageError(f"{path}: was trained by {optimizer}; give --optimizer {optimizer}")
-    run.optimizer.load_state_dict(training["optimizer"])
-    if training["scaler"]:
-        run.precision.scaler.load_state_dict(training["scaler"])
+def hint(folder: Path, resumed: str | None) -> str:
+    """How a user continues a run that has ended before its time."""
+    last = folder / "model_last.pth"
+    path = last if last.exists() else resumed
+    return f"; resume with --resume {path}" if path else ""

@@ -19,7 +19,7 @@ def has_bf16(device: torch.device) -> bool:
 
 
 class Precision:
-    """How a training step computes: ``with precision.autocast()`` for the forward, ``precision.step`` for the rest.
+    """How a training step computes: ``with precision.autocast()`` for the forward, ``backward_and_step`` for the rest.
 
     Raises:
         UsageError: fp16 on a CPU.
@@ -40,8 +40,8 @@ class Precision:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=_DTYPES[self.amp])
 
-    def step(self, loss: torch.Tensor, optimizer: Optimizer) -> None:
-        """Backward and optimizer step; the gradients, which may lie in memory of a CUDA graph, are freed again."""
+    def backward_and_step(self, loss: torch.Tensor, optimizer: Optimizer) -> None:
+        """Backward and optimizer step; gradients, which may lie in memory of a CUDA graph, are freed after it."""
         self.scaler.scale(loss).backward()
         self.scaler.step(optimizer)
         self.scaler.update()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import torch
 
@@ -17,7 +15,7 @@ from datasets.transforms import (
     temporal_shift,
     vegetation_weight,
 )
-from moco.loader import PUBLISHED, STRONGER, CompiledViews, two_views, view
+from moco.loader import PUBLISHED, STRONGER, two_views, view
 from tests.support.series import make_batch, seeded
 
 
@@ -25,7 +23,7 @@ def test_a_view_is_the_published_steps_in_their_order():
     series, generator = make_batch([20, 9, 14]), seeded(3)
     expected = remove(spectral_noise(temporal_shift(series, generator), generator), generator)
     expected = model_input(expected, 10, "rc", generator)
-    for part, other in zip(view(series, 10, "rc", seeded(3), PUBLISHED), expected, strict=True):
+    for part, other in zip(view(series, seeded(3), size=10, method="rc"), expected, strict=True):
         assert part is other is None or torch.equal(part, other)
 
 
@@ -34,7 +32,7 @@ def test_views_are_independent():
     one = torch.ones(20_000, 1, dtype=torch.int64)
     series = Series(torch.full((20_000, 1, 10), 0.2), one * 100, one[:, 0])
     plain = standardise(torch.full((10,), 0.2))
-    noisy = [(made.x[:, 0] - plain).abs().amax(1) > 1e-6 for made in two_views(series, 1, "rc", seeded())]
+    noisy = [(made.x[:, 0] - plain).abs().amax(1) > 1e-6 for made in two_views(series, seeded(), size=1, method="rc")]
     first, second = (touched.double().mean().item() for touched in noisy)
     both = (noisy[0] & noisy[1]).double().mean().item()
     assert first == pytest.approx(0.15, abs=0.01) and second == pytest.approx(0.15, abs=0.01)
@@ -43,22 +41,22 @@ def test_views_are_independent():
 
 def test_views_differ_and_are_repeatable():
     series = make_batch([25] * 16)
-    first, second = two_views(series, 20, "pad", seeded(1))
+    first, second = two_views(series, seeded(1), size=20, method="pad")
     assert not torch.equal(first.x, second.x)
-    again, _ = two_views(series, 20, "pad", seeded(1))
+    again, _ = two_views(series, seeded(1), size=20, method="pad")
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
 def test_a_view_weighs_by_its_own_values():
     series = make_batch([25] * 16)
-    made, _ = two_views(series, 20, "pad", seeded(1))
+    made, _ = two_views(series, seeded(1), size=20, method="pad")
     values = made.x * torch.from_numpy(STD) + torch.from_numpy(MEAN)
     torch.testing.assert_close(made.weight, vegetation_weight(values, made.mask), atol=1e-5, rtol=1e-4)
 
 
 def test_stronger_views_are_stronger():
     series = Series(torch.full((2000, 30, 10), 0.2), torch.arange(1, 31).repeat(2000, 1), torch.full((2000,), 30))
-    made, _ = two_views(series, 30, "pad", seeded(), STRONGER)
+    made, _ = two_views(series, seeded(), size=30, method="pad", augmentation=STRONGER)
     kept, plain = ~made.mask, standardise(torch.full((10,), 0.2))
     assert kept.double().mean().item() == pytest.approx(1 - STRONGER.removal_probability, abs=0.01)
     touched = ((made.x - plain).abs() > 1e-5).any(-1)[kept]
@@ -66,16 +64,3 @@ def test_stronger_views_are_stronger():
     noise = (made.x - plain)[kept][touched]
     assert noise.square().mean().sqrt().item() == pytest.approx(STRONGER.noise_scale, rel=0.02)
     assert all(strong > weak for strong, weak in zip(STRONGER, PUBLISHED, strict=True))
-
-
-@pytest.mark.parametrize(("method", "size"), [("rc", 12), ("rc", 30), ("pad", 12), ("pad", 30)])
-def test_views_compile_in_one_piece_from_numbers_drawn_before(method, size):
-    """The same numbers by the same calls, and none of them changed: so the same views to the bit, uncompiled."""
-    views = partial(two_views, size=size, method=method)
-    compiled = CompiledViews(views, partial(torch.compile, fullgraph=True, dynamic=False, backend="eager"))
-    for seed, count in ((1, 16), (2, 16), (3, 4)):
-        series, generator, other = make_batch([25, 9, 14, 1][:count] * 4), seeded(seed), seeded(seed)
-        for made, expected in zip(compiled(series, generator=generator), views(series, generator=other), strict=True):
-            for part, same in zip(made, expected, strict=True):
-                assert part is same is None or torch.equal(part, same)
-        assert torch.equal(generator.get_state(), other.get_state())

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import main_moco
+from moco.builder import MoCo
 from moco.loader import PUBLISHED, STRONGER
 from models import NETWORKS
 from tests.support.runs import checkpoint, column, newest, pretrain, rows, same, train, weights
@@ -45,7 +46,8 @@ def test_the_log_has_a_row_an_epoch(plain):
 def test_a_checkpoint_tells_what_it_is(plain):
     saved = checkpoint(plain)
     assert saved["model"]["name"] == "transformer" and saved["model"]["sequencelength"] == 20
-    assert saved["moco"] == {"dim": 128, "K": 64, "m": 0.999, "T": 0.07, "mlp": True}
+    assert saved["pretext"] == "moco"
+    assert saved["moco"] == {"dim": 128, "K": 64, "m": 0.999, "T": 0.07, "mlp": True, "bn_splits": 1}
     assert saved["length_method"] == "rc" and len(saved["normalisation"]["mean"]) == 10
     assert saved["val_loss_min"] == pytest.approx(min(column(plain, "valid_loss")), rel=1e-5)
     prefixes = {name.split(".")[0] for name in saved["model_state"]}
@@ -56,7 +58,7 @@ def test_a_checkpoint_tells_what_it_is(plain):
 
 def test_the_best_epoch_is_kept(data_root, tmp_path, monkeypatch):
     losses = iter([3.0, 2.0, 4.0, 2.0, 2.0, 1.0])
-    monkeypatch.setattr(main_moco.Trainer, "evaluate", lambda self: (next(losses), 0.5))
+    monkeypatch.setattr(MoCo, "evaluate", lambda *given: {"loss": next(losses), "top1": 0.5})
     folder = pretrain(data_root, tmp_path, "-e", 9, "--patience", 3)
     assert column(folder, "valid_loss") == [3, 2, 4, 2, 2]  # stops after 3 epochs that were not better
     assert checkpoint(folder)["epoch"] == 1 and checkpoint(folder)["val_loss_min"] == 2
@@ -160,9 +162,9 @@ def views_seen(monkeypatch) -> list[dict]:
     """Of every pair of views that will be made: the options, and the seed of its random numbers."""
     seen, views = [], main_moco.two_views
 
-    def spy(series, **options):
-        seen.append(options | {"seed": options["generator"].initial_seed()})
-        return views(series, **options)
+    def spy(series, generator, **options):
+        seen.append(options | {"seed": generator.initial_seed()})
+        return views(series, generator, **options)
 
     monkeypatch.setattr(main_moco, "two_views", spy)
     return seen
@@ -208,7 +210,7 @@ def test_a_batch_of_one(data_root, tmp_path):
     assert weights(folder)["queue_ptr"].item() == 54 % 7
 
 
-def test_print_freq_is_the_steps_between_looks(data_root, tmp_path):
+def test_print_freq_is_the_number_of_steps_between_logged_losses(data_root, tmp_path):
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     shown = []
     for frequency in (1, 2):
@@ -233,7 +235,7 @@ def test_every_network_pretrains_and_is_fine_tuned(data_root, tmp_path, capsys, 
     assert tuned.name.startswith("F_Mo_") and len(rows(tuned, "testlog.csv")) == 1
 
 
-def test_few_steps_are_told(data_root, tmp_path, capsys):
+def test_few_steps_an_epoch_are_reported(data_root, tmp_path, capsys):
     pretrain(data_root, tmp_path, "-b", 16, model="tempcnn")  # of 54 series
     assert "-b 16: only 3 steps an epoch, from which little is learned" in capsys.readouterr().out
     pretrain(data_root, tmp_path, "-b", 5, model="tempcnn")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import main_moco
+from moco.builder import MoCo
 from tests.support.runs import checkpoint, column, newest, pretrain, rows, same, weights
 
 STEPS = 3  # of 60 series 54 are trained on, 16 in a step
@@ -76,7 +77,7 @@ def test_going_on_inside_an_epoch(data_root, tmp_path, monkeypatch, uninterrupte
 def test_a_request_to_stop_is_granted_between_two_steps(
     data_root, tmp_path, monkeypatch, capsys, uninterrupted, number, step
 ):
-    enqueue, steps = main_moco.MoCo.enqueue, []
+    enqueue, steps = MoCo.enqueue, []
 
     def asked_to_stop(moco, keys):
         enqueue(moco, keys)
@@ -85,7 +86,7 @@ def test_a_request_to_stop_is_granted_between_two_steps(
             signal.raise_signal(number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(main_moco.MoCo, "enqueue", asked_to_stop)
+        patch.setattr(MoCo, "enqueue", asked_to_stop)
         with pytest.raises(SystemExit) as ended:
             pretrain(data_root, tmp_path, *LONG)
     last = newest(tmp_path) / "model_last.pth"

@@ -1,4 +1,4 @@
-"""However a run is computed, it sees the same views, and in float32 its losses are the same."""
+"""Threads, the place of the store, precision and compilation change neither the views nor, in float32, the losses."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import torch
 import main_moco
 from datasets.batches import MappedSeries, ResidentSeries
 from datasets.catalog import open_unlabelled
-from main_moco import Trainer
 from models import build_model
+from pretraining.data import PretrainingData
+from pretraining.step import TrainingStep, compile_step
 from tests.conftest import DEVICES
 from tests.support.runs import SMALL
 from utils.runtime.distributed import World
-from utils.runtime.seeding import seed_everything
+from utils.runtime.seeding import RandomStreams
 
 FLAGS = ("transformer", "--use-doy", "--mlp", "--useall", "--moco-k", "64", *SMALL)
 STEPS = 3  # of 60 series 54 are trained on, 16 in a step
@@ -24,7 +25,7 @@ METHODS = pytest.mark.parametrize("method", [("--rc",), ()], ids=["rc", "pad"])
 
 @pytest.fixture(scope="module", params=DEVICES)
 def epoch(request, data_root):
-    """A function that trains an epoch without dropout, whose random numbers torch.compile draws in its own way."""
+    """A function that trains an epoch without dropout, whose random numbers torch.compile draws differently."""
     device, precision = request.param, torch.get_float32_matmul_precision()
     patch = pytest.MonkeyPatch()
     patch.setattr(main_moco, "build_model", partial(build_model, dropout=0))
@@ -32,23 +33,27 @@ def epoch(request, data_root):
     def trained(*flags: str, resident: bool = False) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Losses (STEPS,), and all parts of all views."""
         args = main_moco.get_args([*FLAGS, "--no-compile", "--amp", "off", *flags])
-        series = open_unlabelled(data_root, args.year)
-        seed_everything(args.seed)
-        trainer = Trainer(args, series, World(0, 1, device))
-        torch.set_float32_matmul_precision("highest")  # without TF32 of a GPU, which rounds as it likes
+        series, world = open_unlabelled(data_root, args.year), World(0, 1, device)
+        streams = RandomStreams(args.seed, device)
+        data = PretrainingData(series, args.batchsize, streams, world, args.workers)
         reader = ResidentSeries if resident else partial(MappedSeries, fixed_width=True)
-        trainer.reader = reader(series, device)
-        step, losses, views = trainer.train_step, [], []
+        data.reader = reader(series, device)
+        run = main_moco.build_run(args, series, data.steps_per_epoch, device)
+        torch.set_float32_matmul_precision("highest")  # without TF32 of a GPU, which rounds as it likes
+        step, losses, views = TrainingStep(run.pretext, run.optimizer, run.precision), [], []
         on_views = step.on_views
 
-        def train_and_tell(*pair):
+        def record_views(*pair):
             views.extend(part.clone() for view in pair for part in view if part is not None)
-            losses.append(on_views(*pair)[0])
-            return torch.stack((losses[-1], losses[-1]))
+            return on_views(*pair)
 
-        step.on_views = train_and_tell
-        trainer.prepare_step()
-        trainer.train_epoch(None)
+        step.on_views = record_views
+        if args.compile:
+            compile_step(step, data.example(), world, is_required=True)
+        run.pretext.train()
+        for position, batch in enumerate(data.train(0)):
+            streams.seek(0, position)
+            losses.append(step(batch, streams.augment)["loss"])
         assert len(losses) == STEPS and step.is_compiled == ("--compile" in flags)
         return torch.stack(losses), views
 

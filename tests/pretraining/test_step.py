@@ -14,7 +14,7 @@ from datasets.transforms import Series
 from moco.builder import MoCo
 from moco.loader import two_views
 from models import build_model
-from pretraining.step import TrainingStep, compile_step, in_one_line, is_compiling_wanted
+from pretraining.step import CompiledViews, TrainingStep, compile_step, in_one_line, is_compiling_wanted
 from tests.support.runs import pretrain, refused, rows, same, weights
 from tests.support.series import make_batch, seeded
 from utils.errors import UsageError
@@ -22,27 +22,27 @@ from utils.precision import Precision
 from utils.runtime.distributed import World
 
 CPU = torch.device("cpu")
-RANKS = World(1, 2, CPU)  # one of two
+SECOND_OF_TWO = World(1, 2, CPU)
 VIEWS = partial(two_views, size=12, method="rc")
 
 
 def make_step(device: str = "cpu", bn_splits: int = 1, dropout: float = 0.2) -> TrainingStep:
     torch.manual_seed(0)
-    encoder = partial(build_model, "transformer", init="torch", dropout=dropout)
-    moco = MoCo(encoder, dim=8, K=20, bn_splits=bn_splits).to(device)
+    encoder = build_model("transformer", init="torch", dropout=dropout)
+    moco = MoCo(encoder, VIEWS, dim=8, K=20, bn_splits=bn_splits).to(device)
     optimizer = torch.optim.Adam(moco.encoder_q.parameters(), 0.1)
-    return TrainingStep(moco.train(), VIEWS, optimizer, Precision("off", CPU))
+    return TrainingStep(moco.train(), optimizer, Precision("off", CPU))
 
 
 def test_a_step_returns_loss_and_top1_and_moves_all():
     step, series = make_step(), make_batch([20, 9, 14, 3])
-    before = {name: tensor.clone() for name, tensor in step.moco.state_dict().items()}
-    loss, top1 = step(series, seeded())
-    assert 0 < loss < 20 and 0 <= top1 <= 1
-    moved = {name for name, tensor in step.moco.state_dict().items() if not torch.equal(tensor, before[name])}
+    before = {name: tensor.clone() for name, tensor in step.pretext.state_dict().items()}
+    figures = step(series, seeded())
+    assert set(figures) == {"loss", "top1"} and 0 < figures["loss"] < 20 and 0 <= figures["top1"] <= 1
+    moved = {name for name, tensor in step.pretext.state_dict().items() if not torch.equal(tensor, before[name])}
     assert {"queue", "queue_ptr", "encoder_q.mlp1.0.lin.weight", "encoder_k.mlp1.0.bn.running_mean"} <= moved
     assert "encoder_k.mlp1.0.lin.weight" not in moved  # it follows in the next step
-    assert all(p.grad is None for p in step.moco.parameters())
+    assert all(p.grad is None for p in step.pretext.parameters())
 
 
 def watched(step: TrainingStep) -> tuple[dict, list[set]]:
@@ -51,7 +51,7 @@ def watched(step: TrainingStep) -> tuple[dict, list[set]]:
     views, model = step.views, step.model
 
     def watching_views(series, generator):
-        pair = views(series, generator=generator)
+        pair = views(series, generator)
         for view, name in zip(pair, "qk", strict=True):
             made.update({f"{name}.{k}": weakref.ref(v) for k, v in view._asdict().items() if v is not None})
         return pair
@@ -72,14 +72,14 @@ def test_nothing_that_views_and_model_returned_outlives_the_step():
     made, _ = watched(step)
     scores = step(make_batch([20, 9, 14, 3]), seeded())
     assert len(made) == 11 and not [name for name, one in made.items() if one() is not None]
-    assert scores.shape == (2,)
+    assert all(figure.shape == () for figure in scores.values())
 
 
-def test_what_is_alive_in_a_step_is_alive_in_its_rehearsal():
+def test_what_is_alive_in_a_step_is_alive_in_its_warm_up():
     """A CUDA graph of the backward is captured for that, and else captured again in the first step."""
     step, series = make_step(), make_batch([20, 9, 14, 3])
     _, alive = watched(step)
-    step.rehearse(series, rounds=1)
+    step.warm_up(series, rounds=1)
     step(series, seeded())
     assert alive[0] == alive[1] and {"q.x", "k.doy", "hardest", "keys"} <= alive[0]
 
@@ -94,15 +94,16 @@ def test_a_step_begins_before_its_views(monkeypatch):
         return lambda *given: called.append(name) or function(*given)
 
     step.compile(compiler)
-    step.rehearse(series, rounds=1)
+    step.warm_up(series, rounds=1)
     step(series, seeded())
-    assert called == ["begin", "of_numbers", "model"] * 2
+    assert called == ["begin", "from_numbers", "model"] * 2
 
 
-def test_a_step_never_looks_at_a_number():
+def test_a_step_never_waits_for_a_value():
     """Tensors of the meta device have none: what would wait for a GPU fails there."""
     step, series = make_step("meta"), Series(*(part.to("meta") for part in make_batch([20, 9, 14, 3])))
-    assert step(series, lambda kind, shape, device: kind(shape, device=device)).shape == (2,)
+    figures = step(series, lambda kind, shape, device: kind(shape, device=device))
+    assert all(figure.device.type == "meta" for figure in figures.values())
 
 
 @pytest.mark.parametrize("bn_splits", [1, 2])
@@ -117,24 +118,37 @@ def test_views_and_model_compile_in_one_piece_each(bn_splits):
             torch.manual_seed(seed)  # which shuffles the keys
             scores.append(step(make_batch([20, 9, 14, 3], seed=seed), seeded(seed)))
         torch.testing.assert_close(*scores, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(whole.moco.state_dict(), plain.moco.state_dict(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(whole.pretext.state_dict(), plain.pretext.state_dict(), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_rehearsal_leaves_nothing_behind(fails):
+def test_a_warm_up_changes_nothing(fails):
     step, series = make_step(bn_splits=2), make_batch([20, 9, 14, 3])
     step(series, seeded())
-    before, moments = (copy.deepcopy(part.state_dict()) for part in (step.moco, step.optimizer))
+    before, moments = (copy.deepcopy(part.state_dict()) for part in (step.pretext, step.optimizer))
     random_numbers = torch.get_rng_state()
     if fails:
-        step.model = lambda *pair: (step.moco(*pair), torch.rand(1), 1 / 0)
+        step.model = lambda *pair: (step.pretext(*pair), torch.rand(1), 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            step.rehearse(series)
+            step.warm_up(series)
     else:
-        step.rehearse(series)
-    assert same(step.moco.state_dict(), before) and torch.equal(torch.get_rng_state(), random_numbers)
-    assert all(p.grad is None for p in step.moco.parameters())
+        step.warm_up(series)
+    assert same(step.pretext.state_dict(), before) and torch.equal(torch.get_rng_state(), random_numbers)
+    assert all(p.grad is None for p in step.pretext.parameters())
     torch.testing.assert_close(step.optimizer.state_dict(), moments, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(("method", "size"), [("rc", 12), ("rc", 30), ("pad", 12), ("pad", 30)])
+def test_views_compile_in_one_piece_from_numbers_drawn_before(method, size):
+    """The same numbers by the same calls, and none of them changed: so the same views to the bit, uncompiled."""
+    views = partial(two_views, size=size, method=method)
+    compiled = CompiledViews(views, partial(torch.compile, fullgraph=True, dynamic=False, backend="eager"))
+    for seed, count in ((1, 16), (2, 16), (3, 4)):
+        series, generator, other = make_batch([25, 9, 14, 1][:count] * 4), seeded(seed), seeded(seed)
+        for made, expected in zip(compiled(series, generator), views(series, other), strict=True):
+            for part, other_part in zip(made, expected, strict=True):
+                assert part is other_part is None or torch.equal(part, other_part)
+        assert torch.equal(generator.get_state(), other.get_state())
 
 
 # ---- a compiler that fails
@@ -158,18 +172,18 @@ def broken_compiler(monkeypatch):
     monkeypatch.setattr(torch, "compile", compile)
 
 
-def test_by_default_a_run_goes_on_without(data_root, tmp_path, monkeypatch, capsys, broken_compiler):
+def test_by_default_a_run_continues_uncompiled(data_root, tmp_path, monkeypatch, capsys, broken_compiler):
     flags = ("--rc", "--use-doy", "-e", 2)
     plain = pretrain(data_root, tmp_path / "plain", *flags, "--no-compile")
     assert "torch.compile" not in capsys.readouterr().out
     monkeypatch.setattr(main_moco, "is_compiling_wanted", lambda wanted, ranks: True)  # as on a GPU
     other = pretrain(data_root, tmp_path / "other", *flags)
-    said = "torch.compile failed (RuntimeError: backend='inductor' raised: no C++ compiler); going on without it;"
+    said = "torch.compile failed (RuntimeError: backend='inductor' raised: no C++ compiler); continuing without it;"
     assert capsys.readouterr().out.count(f"\n{said} --no-compile silences this\n") == 1
     assert rows(other) == rows(plain) and same(weights(other), weights(plain))
 
 
-def test_what_was_asked_for_must_work(data_root, tmp_path, capsys, broken_compiler):
+def test_compiling_on_request_must_succeed(data_root, tmp_path, capsys, broken_compiler):
     argv = ["lstm", "--compile", "--useall", "-b", 16, "--moco-k", 64, "-d", "cpu", "--datapath", data_root]
     message = refused(main_moco, [*argv, "-l", tmp_path], capsys)
     assert message == (
@@ -177,11 +191,11 @@ def test_what_was_asked_for_must_work(data_root, tmp_path, capsys, broken_compil
     )
 
 
-def test_of_several_ranks_the_one_that_fails_ends_the_run(broken_compiler):
-    """The others wait for it, so it cannot go on without."""
-    assert not is_compiling_wanted(None, World(0, 2, torch.device("cuda"))) and is_compiling_wanted(True, RANKS)
+def test_among_several_ranks_a_failure_to_compile_ends_the_run(broken_compiler):
+    """The others depend on it, so it cannot continue uncompiled."""
+    assert not is_compiling_wanted(None, World(0, 2, torch.device("cuda"))) and is_compiling_wanted(True, SECOND_OF_TWO)
     with pytest.raises(UsageError, match="--compile: torch.compile failed .*; leave it out"):
-        compile_step(make_step(), make_batch([20, 9, 14, 3]), RANKS, is_required=None)
+        compile_step(make_step(), make_batch([20, 9, 14, 3]), SECOND_OF_TWO, is_required=None)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +67,7 @@ def test_shards_are_the_batch_cut_in_order(count):
 
 def make_moco(bn_splits: int, *, fixed_statistics: bool) -> MoCo:
     torch.manual_seed(0)
-    encoder = partial(build_model, "transformer", use_doy=True, init="torch", dropout=0)
+    encoder = build_model("transformer", use_doy=True, init="torch", dropout=0)
     moco = MoCo(encoder, dim=8, K=20, mlp=True, bn_splits=bn_splits).train()
     for module in moco.modules():
         if fixed_statistics and isinstance(module, nn.BatchNorm1d):
@@ -137,12 +136,12 @@ def collectives(rank: int, folder: Path) -> None:
 
 def pretraining(rank: int, folder: Path, name: str = "pretraining", *flags: object) -> None:
     """A whole run; each rank then leaves its model."""
-    trainers, run = [], main_moco.Trainer.run
+    runs, build = [], main_moco.build_run
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(main_moco.Trainer, "run", lambda trainer, log: trainers.append(trainer) or run(trainer, log))
+        patch.setattr(main_moco, "build_run", lambda *given: runs.append(build(*given)) or runs[-1])
         given = (*PRETRAINING, "--datapath", (folder / "root").read_text(), "-l", folder / name, *flags)
         main_moco.main(list(map(str, given)))
-    torch.save(trainers[0].moco.state_dict(), folder / f"{name}-{rank}.pth")
+    torch.save(runs[0].pretext.state_dict(), folder / f"{name}-{rank}.pth")
 
 
 def resuming(rank: int, folder: Path) -> None:

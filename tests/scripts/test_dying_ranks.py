@@ -16,6 +16,7 @@ import pytest
 
 import main_moco
 import main_tscls
+from moco.builder import MoCo
 from tests.scripts.test_distributed import REPOSITORY
 from tests.support.runs import SMALL, checkpoint, column, newest, pretrain, rows
 from utils.runtime import watchdog
@@ -134,7 +135,7 @@ def test_the_rank_that_is_left_says_so_in_one_line(killed):
     (line,) = killed.lines()
     what, how_to_go_on = line.rsplit("; ", 1)
     assert is_said_of(1, r" \([\w ]+\)", what)
-    assert how_to_go_on == f"go on with --resume {killed.folder / 'model_last.pth'}"
+    assert how_to_go_on == f"resume with --resume {killed.folder / 'model_last.pth'}"
 
 
 def test_what_was_saved_before_is_whole(killed):
@@ -181,4 +182,4 @@ if __name__ == "__main__":
     if name == "computing":
         play(main_tscls, main_tscls, "temporal_shift", name, rest)
     else:
-        play(main_moco, main_moco.MoCo, "enqueue", name, rest)
+        play(main_moco, MoCo, "enqueue", name, rest)

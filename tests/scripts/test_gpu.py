@@ -11,13 +11,15 @@ import torch
 
 import main_moco
 from datasets.catalog import open_unlabelled
-from main_moco import Trainer
 from models import NETWORKS
+from pretraining.data import PretrainingData
+from pretraining.step import TrainingStep, compile_step
 from tests.conftest import needs_gpu
 from tests.scripts.test_distributed import REPOSITORY
 from tests.support.runs import checkpoint, column, newest, pretrain, train
 from utils.precision import AMP
 from utils.runtime.distributed import World
+from utils.runtime.seeding import RandomStreams
 
 pytestmark = needs_gpu
 ON_GPU = ("-d", "cuda")
@@ -34,19 +36,25 @@ def precision():
 @pytest.mark.parametrize("compiling", ["--compile", "--no-compile"])
 def test_no_step_waits_for_the_gpu(data_root, compiling):
     args = main_moco.get_args(["transformer", "--rc", "--mlp", "--useall", "--moco-k", "64", "-b", "16", compiling])
-    trainer = Trainer(args, open_unlabelled(data_root, args.year), World(0, 1, torch.device("cuda", 0)))
-    trainer.prepare_step()
-    trainer.train_epoch(None)  # what is set up at the first use may wait
-    batches = [trainer.reader.gather(batch) for batch in trainer.batches()]
-    losses = []
+    series, world = open_unlabelled(data_root, args.year), World(0, 1, torch.device("cuda", 0))
+    streams = RandomStreams(args.seed, world.device)
+    data = PretrainingData(series, args.batchsize, streams, world)
+    run = main_moco.build_run(args, series, data.steps_per_epoch, world.device)
+    step = TrainingStep(run.pretext, run.optimizer, run.precision)
+    if args.compile:
+        compile_step(step, data.example(), world, is_required=True)
+    run.pretext.train()
+    for batch in data.train(0):  # what is set up at the first use may wait
+        step(batch, streams.augment)
+    batches, losses = list(data.train(1)), []
     torch.cuda.set_sync_debug_mode("error")  # what waits raises
     try:
-        for step, series in enumerate(batches):
-            trainer.streams.seek(1, step)
-            losses.append(trainer.train_step(series, trainer.streams.augment)[0])
+        for position, batch in enumerate(batches):
+            streams.seek(1, position)
+            losses.append(step(batch, streams.augment)["loss"])
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert len(losses) == trainer.steps and torch.stack(losses).isfinite().all()
+    assert len(losses) == data.steps_per_epoch and torch.stack(losses).isfinite().all()
 
 
 def test_by_default_the_step_is_compiled_into_graphs(data_root, tmp_path, capsys):

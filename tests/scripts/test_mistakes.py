@@ -152,7 +152,7 @@ def test_a_queue_below_the_batch(tmp_path, data_root, capsys):
 @pytest.mark.parametrize("splits", [3, 16, 32])
 def test_a_batch_that_cannot_be_split(tmp_path, data_root, capsys, splits):
     line = refuse(main_moco, tmp_path / "out", capsys, "--bn-splits", splits, root=data_root)
-    assert line.startswith(f"--bn-splits {splits}: a batch of 16 cannot be cut into as many equal parts of at least 2")
+    assert line.startswith(f"--bn-splits {splits}: a batch of 16 cannot be divided into that many equal parts of at least 2")
 
 
 def test_a_batch_of_one_has_no_variance(tmp_path, data_root, capsys):
@@ -284,14 +284,14 @@ def test_nothing_to_test_again(tmp_path, data_root, capsys):
 
 def test_resumed_checkpoints_that_do_not_fit(tmp_path, data_root, capsys):
     small, state = (
-        MoCo(lambda: build_model("transformer", sequencelength=20), dim=128, K=size).state_dict() for size in (32, 64)
+        MoCo(build_model("transformer", sequencelength=20), dim=128, K=size).state_dict() for size in (32, 64)
     )
     classifier = build_model("stnet", sequencelength=20).state_dict()
     training = {"step": 3, "steps": 9}
     cases = {
         write(tmp_path / "K.pth", model_state=small): "does not fit MoCo: queue is (128, 32), not (128, 64)",
-        write(tmp_path / "classifier.pth", model_state=classifier): "no queue in it, so not a whole checkpoint of a pre"
-        "-training; give a checkpoint of main_moco.py; from its model_last.pth a run goes on exactly where it was",
+        write(tmp_path / "classifier.pth", model_state=classifier): "no queue_ptr in it, so not a whole checkpoint of a"
+        " pre-training; give a checkpoint of main_moco.py; a run resumes exactly from its model_last.pth",
         write(tmp_path / "steps.pth", model_state=state, training=training): "was trained with 9 steps an epoch, this"
         " run has 3; resume with the data (--datapath, -n, --useall) and the batch size (-b) it had",
         tmp_path / "none.pth": "holds K.pth, bare.pth, classifier.pth, steps.pth); give a checkpoint of main_moco.py;",
@@ -312,12 +312,13 @@ def test_resuming_with_other_flags_tells_which(tmp_path, data_root, capsys):
     flags = ["--use-doy", "--rc", "--moco-k", 128, "--moco-t", 0.2, "--seed", 3, "--resume", path]
     line = refuse(main_moco, tmp_path / "out", capsys, *flags, root=data_root)
     assert line == (
-        f"{path}: --moco-k 128 here, 64 in the checkpoint; without --mlp here, with --mlp in the checkpoint;"
-        " --seed 3 here, 111 in the checkpoint; with --rc here, without --rc in the checkpoint; give the flags it had"
+        f"{path}: with --rc here, without --rc in the checkpoint; --seed 3 here, 111 in the checkpoint;"
+        " --moco-k 128 here, 64 in the checkpoint; without --mlp here, with --mlp in the checkpoint;"
+        " give the flags and the data it had"
     )
     other = ["--mlp", "--use-doy", "--moco-t", 0.2, "-c", 5, "--resume", path]
     line = refuse(main_moco, tmp_path / "out", capsys, *other, root=data_root, model="stnet")
-    assert line.startswith(f"{path}: model stnet here, transformer in the checkpoint; -c 5 here, 20 in the checkpoint;")
+    assert line.startswith(f"{path}: model stnet here, transformer in the checkpoint; with")
 
 
 # ---- stores that are none

@@ -14,6 +14,7 @@ import torch
 from torch import multiprocessing
 
 import main_moco
+from moco.builder import MoCo
 from tests.scripts.test_distributed import REPOSITORY, free_ports, wait_for
 from tests.support.runs import SMALL, checkpoint, newest, pretrain, rows
 
@@ -24,7 +25,7 @@ JOBS = (  # of 60 series 54 are trained on, 8 in a step: 6 steps an epoch. Name,
     ("resumed", (), ()),
     ("hurried", (signal.SIGINT, signal.SIGINT), (0, 1)),
 )
-enqueue = main_moco.MoCo.enqueue
+enqueue = MoCo.enqueue
 steps: list[int] = []  # of this process and run
 
 
@@ -51,7 +52,7 @@ def signalled(rank: int, numbers: tuple[int, ...], heard_by: tuple[int, ...]) ->
             for number in numbers:
                 signal.raise_signal(number)
 
-    main_moco.MoCo.enqueue = enqueue_and_hear
+    MoCo.enqueue = enqueue_and_hear
 
 
 def work(rank: int, folder: Path, ports: list[int]) -> None:
@@ -124,7 +125,7 @@ def test_torchrun_is_stopped(data_root, tmp_path, number):
         finally:
             process.kill()
     path = next(tmp_path.glob("*/model_last.pth"))
-    assert f"go on with --resume {path}" in (tmp_path / "said").read_text()
+    assert f"resume with --resume {path}" in (tmp_path / "said").read_text()
     flags = ("--rc", "--moco-k", 50, "-b", 8, "-e", checkpoint(path.parent, path.name)["epoch"] + 2)
     resumed = pretrain(data_root, tmp_path / "on", *flags, "--resume", path, model="tempcnn")
     assert rows(resumed)

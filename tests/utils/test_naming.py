@@ -8,7 +8,7 @@ import pytest
 
 from utils.results.naming import join_name, pretraining_name, training_name
 
-PRETRAINING = {"mlp": True, "useall": True, "rc": True, "use_doy": True, "num": 3000, "year": 2019, "seed": 111}
+PRETRAINING = {"num": None, "seed": 111, "rc": True, "year": 2019, "use_doy": True, "suffix": None}
 TRAINING = {"useall": False, "use_doy": False, "num": 3000, "year": 2019, "pretrained": None, "regions": None}
 CHECKPOINT = "checkpoints/pretrained/MoCoV2_TRSF_doy/model_best.pth"
 
@@ -17,15 +17,14 @@ CHECKPOINT = "checkpoints/pretrained/MoCoV2_TRSF_doy/model_best.pth"
     ("given", "name"),
     [
         ({}, "P_MoCoV2TransformerModel_RC_2019_doy"),
-        ({"mlp": False}, "P_MoCoV1TransformerModel_RC_2019_doy"),
         ({"rc": False, "use_doy": False}, "P_MoCoV2TransformerModel_Pad_2019"),
-        ({"useall": False}, "P_MoCoV2TransformerModel_R3000_RC_2019_Seed111_doy"),
-        ({"useall": False, "num": 50, "seed": 7, "use_doy": False}, "P_MoCoV2TransformerModel_R50_RC_2019_Seed7"),
+        ({"num": 3000}, "P_MoCoV2TransformerModel_R3000_RC_2019_Seed111_doy"),
+        ({"num": 50, "seed": 7, "use_doy": False}, "P_MoCoV2TransformerModel_R50_RC_2019_Seed7"),
         ({"year": 2021, "suffix": "long"}, "P_MoCoV2TransformerModel_RC_2021_doy_long"),
     ],
 )
 def test_pretraining(given, name):
-    assert pretraining_name(Namespace(**{**PRETRAINING, "suffix": None, **given}), "TransformerModel") == name
+    assert pretraining_name("MoCoV2TransformerModel", **{**PRETRAINING, **given}) == name
 
 
 @pytest.mark.parametrize(

@@ -14,16 +14,18 @@ def join_name(*parts: object) -> str:
     return "_".join(str(part) for part in parts if part not in (None, ""))
 
 
-def pretraining_name(args: Namespace, run_name: str) -> str:
-    """P_MoCoV2TransformerModel_RC_2019_doy; ``run_name`` is the encoder's."""
+def pretraining_name(
+    learner: str, *, num: int | None, seed: int, rc: bool, year: int, use_doy: bool, suffix: str | None
+) -> str:
+    """P_MoCoV2TransformerModel_RC_2019_doy; ``learner`` is pretext and encoder, ``num`` None means all series."""
     return join_name(
-        f"P_MoCoV{2 if args.mlp else 1}{run_name}",
-        None if args.useall else f"R{args.num}",
-        "RC" if args.rc else "Pad",
-        args.year,
-        None if args.useall else f"Seed{args.seed}",
-        "doy" if args.use_doy else None,
-        args.suffix,
+        f"P_{learner}",
+        None if num is None else f"R{num}",
+        LENGTH_WORDS["rc" if rc else "pad"],
+        year,
+        None if num is None else f"Seed{seed}",
+        "doy" if use_doy else None,
+        suffix,
     )
 
 

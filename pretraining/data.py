@@ -1,0 +1,68 @@
+"""The series of a pre-training run: which are held out, and in what batches the others come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from datasets.batches import open_series, split_batches
+from datasets.store import SeriesSet
+from datasets.transforms import Series
+from utils.errors import UsageError
+from utils.runtime.distributed import World
+from utils.runtime.seeding import RandomStreams, make_generator
+
+HELD_OUT = 0.1  # fraction of the series that is never trained on
+
+
+class PretrainingData:
+    """Batches of this rank's shards, on the device.
+
+    Args:
+        series: all series of the run; a tenth, drawn by the seed, is held out.
+        batch_size: series in a batch, of all ranks together.
+        streams: gives the order of an epoch.
+        workers: threads that read ahead.
+    """
+
+    def __init__(self, series: SeriesSet, batch_size: int, streams: RandomStreams, world: World, workers: int = 0):
+        self.batch_size, self.streams, self.world, self.workers = batch_size, streams, world, workers
+        self.train_positions, self.held_out_positions = hold_out(series, streams.seed, world.size)
+        self.reader = open_series(series, world.device, fixed_width=True)
+        self.steps_per_epoch = len(split_batches(self.train_positions, batch_size, drop_last=True))
+
+    def train(self, epoch: int, first_step: int = 0) -> Iterator[Series]:
+        """The shuffled training batches of an epoch, from one of its steps on."""
+        return self._shards(self.train_batches(epoch)[first_step:])
+
+    def train_batches(self, epoch: int) -> list[np.ndarray]:
+        """Positions of the training batches of an epoch, of all ranks; an incomplete last batch is left out."""
+        order = self.train_positions[self.streams.order(epoch, len(self.train_positions))]
+        order = order[: len(order) - len(order) % self.world.size]  # equal shards, also of an incomplete only batch
+        return split_batches(order, self.batch_size, drop_last=True)
+
+    def held_out(self) -> Iterator[Series]:
+        """The held-out series, in their order."""
+        return self._shards(split_batches(self.held_out_positions, self.batch_size, smallest=self.world.size))
+
+    def example(self) -> Series:
+        """A batch as training sees it, to compile for."""
+        return self.reader.gather(self.world.shard(self.train_batches(0)[0]))
+
+    def _shards(self, batches: list[np.ndarray]) -> Iterator[Series]:
+        return self.reader.stream([self.world.shard(batch) for batch in batches], self.workers)
+
+
+def hold_out(series: SeriesSet, seed: int, ranks: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Positions, sorted, of the series to train on and of those held out, drawn by the seed.
+
+    Raises:
+        UsageError: too few series for both.
+    """
+    order = torch.randperm(len(series), generator=make_generator(seed, "held-out split")).numpy()
+    count = max(int(HELD_OUT * len(order)), ranks)
+    if len(order) - count < max(2, ranks):
+        raise UsageError(f"{series.store.path}: {len(order)} series are too few to pre-train on; expected at least 3")
+    return np.sort(order[count:]), np.sort(order[:count])
