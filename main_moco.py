@@ -76,9 +76,6 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.model not in NETWORKS:
         known = ", ".join(NETWORKS)
         raise UsageError(f"{args.model} is no network: main_tscls.py trains it, here choose one of {known}")
-    if args.use_doy and not model_class(args.model).uses_doy_flag:
-        print(f"{args.model}: --use-doy changes nothing ({DOY_NOTICE})")
-        args.use_doy = False
     if args.cos and args.schedule:
         raise UsageError("--cos and --schedule are alternatives; give one of them")
     if args.moco_k < args.batchsize:
@@ -247,6 +244,10 @@ def main(argv: list[str] | None = None) -> None:
     world = distributed.start(args.device)
     if args.batchsize % world.size:
         raise UsageError(f"-b {args.batchsize} cannot be divided among {world.size} ranks; give a multiple")
+    if args.use_doy and not model_class(args.model).uses_doy_flag:
+        args.use_doy = False
+        if world.is_main:
+            print(f"{args.model}: --use-doy changes nothing ({DOY_NOTICE})")
     with world.main_first():
         ensure_default(args.datapath)
         series = open_unlabelled(args.datapath, args.year, num=None if args.useall else args.num, seed=args.seed)

@@ -115,12 +115,13 @@ class RunState:
         """
         checkpoint = load_checkpoint(path, advice)
         names = {name.removeprefix("module.") for name in checkpoint["model_state"]}
-        beside_encoder = {name for name in self.pretext.state_dict() if not name.startswith("encoder_q.")}
-        if beside_encoder and beside_encoder.isdisjoint(names):
-            lacking = f"no {max(beside_encoder)} in it, so not a whole checkpoint of a pre-training"
-            raise UsageError(f"{path}: {lacking}; {ADVICE}")
+        if not any(name.startswith("encoder_q.") for name in names):
+            raise UsageError(f"{path}: no encoder_q in it, so not a checkpoint of a pre-training; {ADVICE}")
         if told := differences(self.identity, saved_identity(checkpoint)):
             raise UsageError(f"{path}: {told}; give the flags and the data it had")
+        beside_encoder = {name for name in self.pretext.state_dict() if not name.startswith("encoder_q.")}
+        if beside_encoder and beside_encoder.isdisjoint(names):
+            raise UsageError(f"{path}: holds the encoder alone, which --pretrained takes; {ADVICE}")
         load_weights(self.pretext, checkpoint["model_state"], path)
         return checkpoint
 

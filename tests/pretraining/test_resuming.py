@@ -1,4 +1,4 @@
-"""Pre-training that was ended and goes on: as if it had never been interrupted."""
+"""Pre-training that is interrupted and resumed gives what an uninterrupted run gives."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 
+import numpy as np
 import pytest
 import torch
 
@@ -50,7 +51,7 @@ def uninterrupted(data_root, tmp_path_factory):
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
-def test_going_on_after_an_epoch(data_root, tmp_path, monkeypatch, uninterrupted, epochs):
+def test_a_run_killed_after_an_epoch_resumes_exactly(data_root, tmp_path, monkeypatch, uninterrupted, epochs):
     killed_at(epochs, monkeypatch, data_root, tmp_path, *LONG)
     assert len(rows(newest(tmp_path))) == epochs
     resumed = pretrain(data_root, tmp_path, *LONG, "--resume", newest(tmp_path) / "model_last.pth")
@@ -60,7 +61,7 @@ def test_going_on_after_an_epoch(data_root, tmp_path, monkeypatch, uninterrupted
 
 
 @pytest.mark.parametrize("save", [1, 2, 3, 4, 5, 7, 9])
-def test_going_on_inside_an_epoch(data_root, tmp_path, monkeypatch, uninterrupted, save):
+def test_a_run_killed_inside_an_epoch_resumes_exactly(data_root, tmp_path, monkeypatch, uninterrupted, save):
     """Saved after every step, and killed right after one of the saves; every third is that of a whole epoch."""
     monkeypatch.setattr(main_moco, "SAVE_SECONDS", -1)
     killed_at(save, monkeypatch, data_root, tmp_path, *LONG)
@@ -74,7 +75,7 @@ def test_going_on_inside_an_epoch(data_root, tmp_path, monkeypatch, uninterrupte
 
 
 @pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, 2), (signal.SIGTERM, 3), (signal.SIGTERM, 5)])
-def test_a_request_to_stop_is_granted_between_two_steps(
+def test_a_signal_ends_the_run_between_two_steps(
     data_root, tmp_path, monkeypatch, capsys, uninterrupted, number, step
 ):
     enqueue, steps = MoCo.enqueue, []
@@ -96,7 +97,7 @@ def test_a_request_to_stop_is_granted_between_two_steps(
     assert rows(resumed) == rows(uninterrupted) and same(weights(resumed), weights(uninterrupted))
 
 
-def test_a_published_checkpoint_goes_on_with_a_fresh_optimizer(data_root, plain, tmp_path):
+def test_a_published_checkpoint_resumes_with_a_fresh_optimizer(data_root, plain, tmp_path):
     saved = checkpoint(plain)
     published = {key: saved[key] for key in ("model_state", "epoch", "val_loss_min", "not_improved_count")}
     torch.save({**published, "epoch": 0}, tmp_path / "published.pth")
@@ -125,3 +126,80 @@ def test_evaluate_only_prints(data_root, plain, tmp_path, capsys):
     pretrain(data_root, tmp_path, *flags, "--resume", plain / "model_last.pth")
     assert printed_loss(capsys) == pytest.approx(column(plain, "valid_loss")[-1], abs=1e-4)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+# ---- what must be the same
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--bn-splits", 4), "--bn-splits 4 here, 1 in the checkpoint"),
+        (("--aug-plus",), "with --aug-plus here, without --aug-plus in the checkpoint"),
+        (("-b", 17), "-b 17 here, 16 in the checkpoint"),  # as many steps an epoch
+        (("-lr", 0.1), "-lr 0.1 here, 0.001 in the checkpoint"),
+        (("--schedule", 1), "--schedule [1] here, [] in the checkpoint"),
+        (("--moco-m", 0.5), "--moco-m 0.5 here, 0.999 in the checkpoint"),
+        (("--moco-dim", 16), "--moco-dim 16 here, 128 in the checkpoint"),
+        (("--optimizer", "sgd"), "--optimizer sgd here, adam in the checkpoint"),
+        (("--sequencelength", 12), "--sequencelength 12 here, 20 in the checkpoint"),
+    ],
+)
+def test_other_options_are_refused_by_name(data_root, plain, tmp_path, capsys, flags, told):
+    usual = ("-e", 3, "--rc", "--use-doy", "--mlp", "--resume", plain / "model_last.pth")
+    with pytest.raises(SystemExit, match="2"):
+        pretrain(data_root, tmp_path, *usual, *flags)
+    assert capsys.readouterr().err == (
+        f"error: {plain / 'model_last.pth'}: {told}; give the flags and the data it had\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_data_of_as_many_series_are_refused(data_root, plain, tmp_path, capsys):
+    """With the same positions held out, but other series at them, it would train on what it evaluates."""
+    root = tmp_path / "other"
+    shutil.copytree(data_root, root)
+    doy = np.load(root / "2019" / "unlabelled" / "doy.npy")
+    doy[0] = doy[0] % 366 + 1 if doy[0] < doy[1] else doy[0] - 1
+    np.save(root / "2019" / "unlabelled" / "doy.npy", doy)
+    with pytest.raises(SystemExit, match="2"):
+        pretrain(root, tmp_path, "-e", 3, "--rc", "--use-doy", "--mlp", "--resume", plain / "model_last.pth")
+    assert "data of 60 series" in (line := capsys.readouterr().err) and line.count("\n") == 1
+
+
+def test_a_copy_of_the_data_and_options_that_change_nothing_are_accepted(data_root, plain, tmp_path):
+    shutil.copytree(data_root, tmp_path / "copy")
+    usual = ("-e", 3, "--rc", "--use-doy", "--mlp")
+    whole = pretrain(data_root, tmp_path / "whole", *usual)
+    resumed = pretrain(
+        tmp_path / "copy", tmp_path / "resumed", *usual, "-j", 1, "-p", 1, "-c", 5, "-n", 17, "-s", "x",
+        "--resume", plain / "model_last.pth",
+    )  # fmt: skip
+    assert same(weights(resumed), weights(whole))
+
+
+def test_a_cosine_schedule_keeps_its_length(data_root, tmp_path, capsys):
+    path = pretrain(data_root, tmp_path, "-e", 1, "--cos") / "model_last.pth"
+    with pytest.raises(SystemExit, match="2"):
+        pretrain(data_root, tmp_path, "-e", 2, "--cos", "--resume", path)
+    assert "-e 2 here, 1 in the checkpoint" in capsys.readouterr().err
+
+
+def test_checkpoints_of_before_pretexts_had_names_are_resumed(data_root, tmp_path, capsys):
+    """They kept loss and top-1 as one tensor, and less of what identifies the run."""
+    usual = ("--rc", "--use-doy", "--mlp")
+    whole = pretrain(data_root, tmp_path / "whole", "-e", 2, *usual)
+    saved = checkpoint(pretrain(data_root, tmp_path / "part", "-e", 1, *usual), "model_last.pth")
+    sums = torch.stack([*saved["training"]["sums"].values()])
+    training = saved["training"] | {"optimizer_name": "adam", "sums": sums}
+    old = {name: value for name, value in saved.items() if name not in ("pretext", "identity")}
+    old |= {"seed": 111, "training": training, "moco": {k: v for k, v in saved["moco"].items() if k != "bn_splits"}}
+    torch.save(old, tmp_path / "old.pth")
+    resumed = pretrain(data_root, tmp_path / "resumed", "-e", 2, *usual, "--resume", tmp_path / "old.pth")
+    assert same(weights(resumed), weights(whole))
+    with pytest.raises(SystemExit, match="2"):
+        pretrain(data_root, tmp_path, "-e", 2, "--rc", "--mlp", "--seed", 3, "--resume", tmp_path / "old.pth")
+    assert capsys.readouterr().err.endswith(
+        "without --use-doy here, with --use-doy in the checkpoint; --seed 3 here, 111 in the checkpoint;"
+        " give the flags and the data it had\n"
+    )

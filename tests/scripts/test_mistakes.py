@@ -152,7 +152,8 @@ def test_a_queue_below_the_batch(tmp_path, data_root, capsys):
 @pytest.mark.parametrize("splits", [3, 16, 32])
 def test_a_batch_that_cannot_be_split(tmp_path, data_root, capsys, splits):
     line = refuse(main_moco, tmp_path / "out", capsys, "--bn-splits", splits, root=data_root)
-    assert line.startswith(f"--bn-splits {splits}: a batch of 16 cannot be divided into that many equal parts of at least 2")
+    cannot = "a batch of 16 cannot be divided into that many equal parts of at least 2 series"
+    assert line == f"--bn-splits {splits}: {cannot}"
 
 
 def test_a_batch_of_one_has_no_variance(tmp_path, data_root, capsys):
@@ -287,14 +288,17 @@ def test_resumed_checkpoints_that_do_not_fit(tmp_path, data_root, capsys):
         MoCo(build_model("transformer", sequencelength=20), dim=128, K=size).state_dict() for size in (32, 64)
     )
     classifier = build_model("stnet", sequencelength=20).state_dict()
+    encoder = {name: tensor for name, tensor in state.items() if name.startswith("encoder_q.")}
     training = {"step": 3, "steps": 9}
     cases = {
         write(tmp_path / "K.pth", model_state=small): "does not fit MoCo: queue is (128, 32), not (128, 64)",
-        write(tmp_path / "classifier.pth", model_state=classifier): "no queue_ptr in it, so not a whole checkpoint of a"
+        write(tmp_path / "classifier.pth", model_state=classifier): "no encoder_q in it, so not a checkpoint of a"
         " pre-training; give a checkpoint of main_moco.py; a run resumes exactly from its model_last.pth",
+        write(tmp_path / "slim.pth", model_state=encoder): "holds the encoder alone, which --pretrained takes; give a"
+        " checkpoint of main_moco.py; a run resumes exactly",
         write(tmp_path / "steps.pth", model_state=state, training=training): "was trained with 9 steps an epoch, this"
         " run has 3; resume with the data (--datapath, -n, --useall) and the batch size (-b) it had",
-        tmp_path / "none.pth": "holds K.pth, bare.pth, classifier.pth, steps.pth); give a checkpoint of main_moco.py;",
+        tmp_path / "none.pth": "holds K.pth, bare.pth, classifier.pth, slim.pth, steps.pth); give a checkpoint",
     }
     torch.save({"model_state": state}, tmp_path / "bare.pth")
     cases[tmp_path / "bare.pth"] = "epoch"
