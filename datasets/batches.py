@@ -1,7 +1,7 @@
 """Batches of series: gathered from a store by index, moved to the device once.
 
-A store whose arrays fit there lives on the accelerator and is gathered by it; any other is gathered from the memory
-map into pinned memory by threads that stay ahead.
+A store that fits into the memory of the accelerator is kept and gathered there. Any other is gathered from the memory
+map into pinned memory by threads that read ahead.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor
 from datasets.store import SeriesSet
 from datasets.transforms import Series, reflectance
 
-RESIDENT_SHARE = 0.5  # of the accelerator's free memory that a store may take
+RESIDENT_FRACTION = 0.5  # of the accelerator's free memory that a store may take
 
 
 class MappedSeries:
     """Series read from the memory map; memory does not grow with their number.
 
-    A batch is padded to its longest series, or with ``fixed_width`` to the longest of the whole set: then shapes never
-    change, which compiled code relies on, and the random numbers drawn for a batch are those of a ResidentSeries.
+    A batch is padded to its longest series, or with ``fixed_width`` to the longest of the set: then shapes never
+    change, as compiled code requires, and the random numbers drawn for a batch are those of a ResidentSeries.
     """
 
     def __init__(self, series: SeriesSet, device: torch.device, *, fixed_width: bool = False):
@@ -54,17 +54,17 @@ class MappedSeries:
         return Series(reflectance(bands), doy.long(), length)
 
     def copy(self, batch: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
-        """Pinned parts on the GPU; on a stream of their own, so that they need not wait for the step before."""
+        """Pinned parts on the GPU, copied on a stream of their own so that they overlap with the step before."""
         with torch.cuda.stream(self.copies):
             parts = [part.to(self.device, non_blocking=True) for part in batch]
         present = torch.cuda.current_stream(self.device)
         present.wait_stream(self.copies)
         for part in parts:
-            part.record_stream(present)  # their memory is the other stream's, which else may reuse it too early
+            part.record_stream(present)  # or else the other stream may reuse their memory too early
         return parts
 
     def stream(self, batches: list[np.ndarray], workers: int = 0) -> Iterator[Series]:
-        """One batch after another; ``workers`` threads read the next ones while the present one is used."""
+        """One batch after another; ``workers`` threads read ahead."""
         if self.device.type == "cuda":
             workers = max(workers, 1)
         if workers == 0:
@@ -81,7 +81,7 @@ class MappedSeries:
 
 
 class ResidentSeries:
-    """Series whose store lies on the device as it lies on disk; a batch is one gather there, without a host copy."""
+    """Series whose store is kept on the device; a batch is one gather there, without a copy from the host."""
 
     def __init__(self, series: SeriesSet, device: torch.device):
         store = series.store
@@ -105,7 +105,7 @@ class ResidentSeries:
         return Series(values, self.doy[observations].long() * real, length)
 
     def stream(self, batches: list[np.ndarray], workers: int = 0) -> Iterator[Series]:
-        """One batch after another; the epoch's order is sent to the device in one piece, and no worker is needed."""
+        """One batch after another; the order is sent to the device once, and no worker is needed."""
         if not batches:
             return
         order = torch.from_numpy(np.concatenate(batches)).to(self.device)
@@ -114,7 +114,7 @@ class ResidentSeries:
 
 
 def use_device(device: torch.device) -> None:
-    """Make the GPU this thread's own: a new thread is on GPU 0, and would pin memory for that one."""
+    """Set the current GPU of this thread: a new thread is on GPU 0 and would pin memory for that one."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
 
@@ -122,10 +122,10 @@ def use_device(device: torch.device) -> None:
 def open_series(
     series: SeriesSet, device: torch.device, *, fixed_width: bool = False
 ) -> MappedSeries | ResidentSeries:
-    """The series set as something to gather batches from: on the device if that is an accelerator with room for it."""
+    """A reader of batches of the series set; on an accelerator the store is kept there if it fits."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        if series.store.bands.nbytes + series.store.doy.nbytes < RESIDENT_SHARE * free:
+        if series.store.bands.nbytes + series.store.doy.nbytes < RESIDENT_FRACTION * free:
             return ResidentSeries(series, device)
     return MappedSeries(series, device, fixed_width=fixed_width)
 
@@ -149,6 +149,7 @@ def split_batches(
 def even_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """Cut an order of positions into batches of ``batch_size`` or a few more, whose sizes differ by at most one.
 
-    Batch normalisation learns nothing good from a last batch of two or three, which with few labels is one of four.
+    A last batch of two or three series has poor statistics for batch normalisation, and with few labels it is one
+    batch in four.
     """
     return np.array_split(order, max(1, len(order) // batch_size))

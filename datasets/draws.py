@@ -1,8 +1,8 @@
-"""The random numbers of transforms: drawn where they are used, or all of them beforehand.
+"""The random numbers of transforms: drawn where they are used, or all of them before.
 
-torch.compile cannot follow a torch.Generator. So that a transform can be compiled all the same, ``plan`` finds out once
-which numbers it draws for a shape of batch, ``draw_all`` draws them by the same calls of the generator, and the
-transform takes them, in the generator's place, from ``handing_out`` them.
+torch.compile cannot trace a torch.Generator. To compile a transform, ``plan`` finds out once which numbers it draws for
+a batch of some shape, ``draw_all`` draws them by the same calls of the generator, and the transform takes them from
+``handing_out`` instead of the generator.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _draw(kind: Kind, shape: Sequence[int], device: torch.device, source: Source
 
 
 def plan(transform: Callable[[Source], object]) -> list[tuple[Kind, Sequence[int]]]:
-    """The draws of a transform, in their order; run it on the meta device, and it computes nothing."""
+    """The draws of a transform, in order; on the meta device nothing is computed."""
     draws = []
 
     def note(kind: Kind, shape: Sequence[int], device: torch.device) -> Tensor:
@@ -45,11 +45,11 @@ def plan(transform: Callable[[Source], object]) -> list[tuple[Kind, Sequence[int
 
 
 def draw_all(draws: list[tuple[Kind, Sequence[int]]], device: torch.device, generator: torch.Generator) -> list[Tensor]:
-    """The numbers that a transform with this plan would draw."""
+    """The numbers that a transform with this plan draws."""
     return [kind(shape, device=device, generator=generator) for kind, shape in draws]
 
 
 def handing_out(numbers: list[Tensor]) -> Source:
-    """A source that hands out numbers drawn before, each once; they must not be changed in place."""
+    """A source of numbers that were drawn before, each used once; they must not be changed in place."""
     waiting = iter(numbers)
     return lambda kind, shape, device: next(waiting)

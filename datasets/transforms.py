@@ -1,7 +1,7 @@
 """From ragged series to model input, a whole batch at a time (Xu et al. 2024, the data and method sections).
 
-Every function is pure, works on any device, draws its randomness from the generator it is given (or takes numbers drawn
-before in its place, see datasets/draws.py), and holds no Python loop over series or observations. Values are surface
+Every function is pure, works on any device, draws from the generator it is given (or takes numbers that were drawn
+before, see datasets/draws.py), and has no Python loop over series or observations. Values are surface
 reflectance until ``model_input`` standardises them: linear interpolation, rolling and subsampling commute with
 standardising, and noise is scaled by the standard deviations.
 """
@@ -198,11 +198,11 @@ def interpolate(series: Series, size: int) -> Series:
     after = torch.searchsorted(known, days, right=True)
     left, right = (after - 1).clamp(min=0).minimum(last), after.minimum(last)  # (B, S)
     start, end = series.doy.gather(1, left), series.doy.gather(1, right)
-    share = ((days - start).float() / (end - start).clamp(min=1)).clamp(0, 1)[..., None]
+    weight = ((days - start).float() / (end - start).clamp(min=1)).clamp(0, 1)[..., None]
     bands = (-1, -1, series.values.shape[-1])
     low = series.values.gather(1, left[..., None].expand(bands))
     high = series.values.gather(1, right[..., None].expand(bands))
-    return Series(low + share * (high - low), days, torch.full_like(series.length, size))
+    return Series(low + weight * (high - low), days, torch.full_like(series.length, size))
 
 
 def to_length(series: Series, size: int, method: str, generator: Source) -> Series:

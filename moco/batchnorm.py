@@ -1,4 +1,4 @@
-"""Batch normalisation over sub-batches: what several devices do by themselves, on one (He et al. 2020, section 3.3)."""
+"""Batch normalisation over sub-batches, which gives one device the effect of several (He et al. 2020, section 3.3)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 
 class SplitBatchNorm(nn.BatchNorm1d):
-    """Normalises each of ``splits`` equal runs of the batch by its own statistics; running statistics are their mean.
+    """Normalises each of ``splits`` equal sub-batches by its own statistics; running statistics are their mean.
 
-    Where the batch cannot be cut evenly into runs of several values, it is normalised whole.
+    A batch that cannot be divided into equal sub-batches of several values is normalised as one.
     """
 
     def __init__(self, num_features: int, splits: int, **kwargs):
@@ -31,7 +31,7 @@ class SplitBatchNorm(nn.BatchNorm1d):
 
 
 def split_batchnorm(module: nn.Module, splits: int) -> None:
-    """Put a SplitBatchNorm in the place of every BatchNorm1d inside ``module``; one split changes nothing."""
+    """Replace every BatchNorm1d inside ``module`` by a SplitBatchNorm, in place; one split changes nothing."""
     if splits == 1:
         return
     for name, child in module.named_children():

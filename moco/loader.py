@@ -1,4 +1,4 @@
-"""Two views of each series: what SITS-MoCo learns to be invariant to (Xu et al. 2024, the method section)."""
+"""Two random views of each series, between which SITS-MoCo learns to be invariant (Xu et al. 2024, method section)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Randomness as a function of where a run is: (seed, epoch, step, rank).
+"""Random numbers as a function of seed, epoch, step and rank.
 
-Nothing is carried from step to step, so a run can be continued from any step, on any number of ranks, and draws what
-it would have drawn.
+No state is carried from step to step, so a run can be resumed at any step, on any number of ranks, and draws what it
+would have drawn.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import torch
 
 
 def derive_seed(*parts: object) -> int:
-    """A 56-bit seed from anything printable; other parts, unrelated numbers."""
+    """A 56-bit seed from anything printable; different parts give unrelated seeds."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:7], "big")
 
 
 def make_generator(*parts: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator whose numbers depend on ``parts`` alone."""
+    """A generator whose numbers depend on ``parts`` only."""
     return torch.Generator(device=device).manual_seed(derive_seed(*parts))
 
 
@@ -34,7 +34,7 @@ def seed_everything(seed: int) -> None:
 class RandomStreams:
     """The random streams of a training run.
 
-    ``augment`` is the generator for views and draws, on the run's device; torch's own generator serves dropout.
+    ``augment`` is the generator for views and draws, on the run's device; torch's default generator serves dropout.
     """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu", rank: int = 0):
@@ -46,6 +46,6 @@ class RandomStreams:
         return torch.randperm(count, generator=make_generator(self.seed, "order", epoch)).numpy()
 
     def seek(self, epoch: int, step: int) -> None:
-        """Put both generators where they belong at the start of this step."""
+        """Seed both generators for this step."""
         self.augment.manual_seed(derive_seed(self.seed, "augment", epoch, step, self.rank))
         torch.manual_seed(derive_seed(self.seed, "dropout", epoch, step, self.rank))
