@@ -1,7 +1,7 @@
-"""The label budget: which series are used when only N labelled ones may be.
+"""The label budget: which series are used when only N may be labelled.
 
-Of N, int(0.9 N) come from train, no class giving more than 2 N / classes, and the rest from valid in natural
-proportions (SITS-MoCo, experimental setup). Every draw has a random stream of its own, given by the seed and the split.
+Of N, int(0.9 N) come from train, with at most 2 N / classes of a class, and the rest from valid in natural
+proportions (SITS-MoCo, experimental setup). Every draw has its own random stream, given by the seed and the split.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ logger = logging.getLogger(__name__)
 
 
 def split_budget(num: int) -> tuple[int, int]:
-    """Series from train and from valid for a budget of `num` in all; DataError if either would get none."""
-    from_train = num * 9 // 10  # int(0.9 num) without its rounding
+    """How many of `num` series come from train and from valid; DataError if either would be 0."""
+    from_train = num * 9 // 10  # int(0.9 num) without floating-point error
     if num < 2:
         raise DataError(f"a budget of {num} labelled series leaves train or valid empty; give -n 2 or more")
     return from_train, num - from_train
 
 
 def class_limit(num: int, num_classes: int) -> int:
-    """Series that one class may give to the train draw of a budget of `num`, "Other" being one of `num_classes`.
+    """The most series of one class in the train draw of a budget of `num`; "Other" is one of `num_classes`.
 
-    Twice an equal share: classes keep an order of how common they are, and none fills the draw.
+    Twice the number of a balanced draw: common classes stay more common, and none dominates.
     """
     return max(1, 2 * num // num_classes)
 
 
 def draw_limited(labels: np.ndarray, count: int, limit: int, seed: int, *, where: str = "train") -> np.ndarray:
-    """Positions, sorted, of `count` series drawn with equal chance, but at most `limit` of a class.
+    """Sorted positions of `count` series drawn uniformly, with at most `limit` of a class.
 
-    Where that cannot make up the count, the rest is drawn from what is left, with a warning.
+    Where the limit leaves too few, the rest are drawn from the other series, with a warning.
     """
     _check_available(count, len(labels), where)
     if count == len(labels):
@@ -50,18 +50,18 @@ def draw_limited(labels: np.ndarray, count: int, limit: int, seed: int, *, where
             f"{where}: only {is_within.sum()} of {count} series can be drawn with at most {limit} of a class;"
             " the rest are drawn from the commoner classes"
         )
-    in_turn = np.concatenate([shuffled[is_within], shuffled[~is_within]])
-    return np.sort(in_turn[:count])
+    by_preference = np.concatenate([shuffled[is_within], shuffled[~is_within]])
+    return np.sort(by_preference[:count])
 
 
 def draw_natural(available: int, count: int, seed: int, split: str, *, where: str | None = None) -> np.ndarray:
-    """Positions, sorted, of `count` of `available` series drawn with equal chance."""
+    """Sorted positions of `count` of `available` series, drawn uniformly."""
     _check_available(count, available, where or split)
     return np.sort(_stream(seed, split).permutation(available)[:count])
 
 
 def _occurrence(labels: np.ndarray) -> np.ndarray:
-    """How often each entry's value came before it: [5, 5, 2, 5] -> [0, 1, 0, 2]."""
+    """How often the value of each entry has occurred before it: [5, 5, 2, 5] -> [0, 1, 0, 2]."""
     by_class = np.argsort(labels, kind="stable")
     _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
     occurrence = np.empty(len(labels), dtype=np.int64)

@@ -1,17 +1,19 @@
-"""Stores made from other formats, kept beside their source and made again when the source changes."""
+"""Stores converted from other formats, kept beside their source and written again when the source changes."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from platformdirs import user_cache_path
 
 from datasets.errors import DataError
 from datasets.store import Store
 from datasets.writer import StoreWriter
+from utils.files import one_at_a_time
 
 READERS_VERSION = 1  # raise it when the readers write something else from the same source
 
@@ -22,21 +24,23 @@ def cached_store(source: Path, files: Sequence[Path], beside: Path, write: Calla
     """The store of `source`, from the cache or made by `write(writer)`.
 
     It is out of date when the size or time of one of `files` changes. It lies in `beside`/.sits-store or, where
-    that cannot be written, in the user's cache folder. Processes may do this together: the first one's store is used.
+    that cannot be written, in the user's cache folder. Of several processes one makes it and the others wait for it.
     """
     stamp = _stamp(files)
-    folders = [beside / ".sits-store" / source.stem, _user_cache() / f"{source.stem}-{_digest(str(source.resolve()))}"]
+    name = f"{source.stem}-{_digest(str(source.resolve()))}"
+    folders = [beside / ".sits-store" / source.stem, user_cache_path("sits-moco") / name]
     for folder in folders:
         if (store := _fresh(folder, source, stamp)) is not None:
             return store
-    logger.info("%s: reading %d file(s) into a store, once", source, len(files))
     reasons = []
     for folder in folders:
         if not _may_write(folder):
             reasons.append(f"{folder} is read-only")
             continue
         try:
-            return _make(folder, source, stamp, write)
+            with one_at_a_time(folder):
+                store = _fresh(folder, source, stamp)  # another process may have made it meanwhile
+                return store if store is not None else _make(folder, source, files, stamp, write)
         except OSError as error:
             reasons.append(f"{folder}: {error.strerror}")
     raise DataError(
@@ -44,16 +48,13 @@ def cached_store(source: Path, files: Sequence[Path], beside: Path, write: Calla
     )
 
 
-def _make(folder: Path, source: Path, stamp: str, write: Callable[[StoreWriter], None]) -> Store:
+def _make(
+    folder: Path, source: Path, files: Sequence[Path], stamp: str, write: Callable[[StoreWriter], None]
+) -> Store:
+    logger.info("%s: reading %d file(s) into a store, once", source, len(files))
     provenance = {"source": str(source), "stamp": stamp}
-    shutil.rmtree(folder, ignore_errors=True)  # out of date; who has it mapped keeps it
-    try:
-        with StoreWriter(folder, provenance=provenance, source=str(source)) as writer:
-            write(writer)
-    except DataError:
-        if (store := _fresh(folder, source, stamp)) is not None:  # another process was faster
-            return store
-        raise
+    with StoreWriter(folder, provenance=provenance, source=str(source), overwrite=True) as writer:
+        write(writer)
     return Store.open(folder, str(source))
 
 
@@ -73,10 +74,6 @@ def _stamp(files: Sequence[Path]) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sits-moco"
 
 
 def _may_write(folder: Path) -> bool:

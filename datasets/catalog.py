@@ -1,7 +1,7 @@
-"""Finding data under a data root, in either form.
+"""Finding data below a data root, in either layout.
 
-Ours:       ROOT/classmapping20.csv, ROOT/<year>/{train,valid,eval,unlabelled}/, each a store.
-Published:  ROOT/classmapping20.csv, ROOT/<year>/npy/*.npy or ROOT/<year>/*.csv (datasets/published.py).
+Stores:     ROOT/classmapping20.csv, ROOT/<year>/{train,valid,eval,unlabelled}/, each a store.
+Published:  ROOT/classmapping20.csv, ROOT/<year>/npy/*.npy or ROOT/<year>/*.csv (datasets/readers/published.py).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import NamedTuple
 from datasets import budget, sites
 from datasets.classmap import ClassMap, read_classmap
 from datasets.errors import DataError
+from datasets.location import locate
 from datasets.readers import published
 from datasets.store import SeriesSet, Store
 
@@ -30,10 +31,10 @@ class Splits(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """Which labelled series of a year: a budget of `num`, drawn by `seed`, of some sites.
+    """Which labelled series of a year: a budget of `num`, drawn by `seed`.
 
-    `use_all` lifts the budget. `regions` keeps the series of these sites alone, `leave_out` takes a site from train and
-    valid and leaves eval nothing else; both come before the draw. `nclasses`: of the class map, without "Other".
+    `use_all` lifts the budget. `regions` keeps the series of these sites only. `leave_out` removes a site from train
+    and valid and keeps only this site in eval. Both apply before the draw. `nclasses` does not count "Other".
     """
 
     num: int = 3000
@@ -45,15 +46,15 @@ class Selection(NamedTuple):
 
     @property
     def is_filtered(self) -> bool:
-        """Whether sites are chosen."""
+        """Whether some sites are selected."""
         return self.regions is not None or self.leave_out is not None
 
 
-DEFAULT_SELECTION = Selection()  # that of the scripts
+DEFAULT_SELECTION = Selection()  # the defaults of the scripts
 
 
 class _Found(NamedTuple):
-    """A split's series before the budget; `is_exact` where the file was made for this very budget and seed."""
+    """A split's series before the budget; `is_exact` if the file was made for this budget and seed."""
 
     series: SeriesSet
     is_exact: bool
@@ -63,8 +64,10 @@ def open_labelled(datapath: str | Path, year: int | str, selection: Selection = 
     """Train, valid and eval series of a year.
 
     A published file made for this budget and seed is used as it is. Otherwise train is drawn with a limit for each
-    class and valid in natural proportions, by the seed, from the largest pool there is. Eval is always whole.
-    DataError for what is missing and for a budget beyond the pool.
+    class and valid in natural proportions, by the seed, from the largest pool available. Eval is always whole.
+
+    Raises:
+        DataError: a split is missing, or the budget is larger than the pool.
     """
     folder, seed = _year_folder(datapath, year), selection.seed
     counts = None if selection.use_all else budget.split_budget(selection.num)
@@ -85,7 +88,7 @@ def open_labelled(datapath: str | Path, year: int | str, selection: Selection = 
 
 
 def open_eval(datapath: str | Path, year: int | str, selection: Selection = DEFAULT_SELECTION) -> SeriesSet:
-    """The whole eval split of a year, as `open_labelled` finds it; train and valid need not be there."""
+    """The whole eval split of a year, as `open_labelled` finds it; train and valid may be missing."""
     series = _find_labelled(_year_folder(datapath, year), "eval", selection).series
     if selection.is_filtered:
         (series,) = sites.restrict([series], selection.regions, selection.leave_out)
@@ -117,9 +120,13 @@ def open_classmap(datapath: str | Path, nclasses: int = 20) -> ClassMap:
 
 
 def _root(datapath: str | Path) -> Path:
-    root = Path(datapath)
+    root = locate(datapath)
+    if root.is_file():
+        raise DataError(f"{root}: a file; give the data folder, which holds <year>/, with --datapath")
     if not root.is_dir():
         raise DataError(f"{root}: no such data folder; give one with --datapath")
+    if not any(root.iterdir()):
+        raise DataError(f"{root}: an empty folder, no data; fill it (python -m datasets.download, or with your own)")
     return root
 
 
@@ -132,7 +139,7 @@ def _year_folder(datapath: str | Path, year: int | str) -> Path:
 
 
 def _find_labelled(folder: Path, split: str, selection: Selection) -> _Found:
-    """A split's series, their labels checked; the file made for the selection's budget and seed is preferred."""
+    """A split's series with checked labels; a file made for the selection's budget and seed comes first."""
     wants_exact = not (selection.use_all or selection.is_filtered)
     if (folder / split / "meta.json").is_file():
         found = _Found(SeriesSet.whole(Store.open(folder / split)), is_exact=False)
@@ -148,14 +155,14 @@ def _find_labelled(folder: Path, split: str, selection: Selection) -> _Found:
 
 
 def _exact_file(folder: Path, split: str, selection: Selection) -> Path:
-    """The file made for a budget and seed. The eval file bears the count of valid, but holds the whole split."""
+    """The file made for a budget and seed. The eval file has the count of valid in its name but holds all of eval."""
     from_train, from_valid = budget.split_budget(selection.num)
     count = from_train if split == "train" else from_valid
     return folder / "npy" / f"{split.capitalize()}_R{count}_Seed{selection.seed}_Class{selection.nclasses}.npy"
 
 
 def _published_pool(folder: Path, split: str, nclasses: int) -> Store:
-    """Everything there is of a split: the file of all, else table and series files, else the largest drawn file."""
+    """All series of a split: the file of all, else table and series files, else the largest drawn file."""
     name = split.capitalize()
     if (whole := folder / "npy" / f"{name}_All.npy").is_file():
         return published.npy_store(whole)

@@ -1,6 +1,6 @@
 """Checks of ragged series held as flat arrays: each names the first offence by series and observation.
 
-Series are numbered from `first`, so that a piece of a longer run names the series as the whole would.
+Series are numbered from `first`, so that a chunk of a larger set names a series by its number in the whole set.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def check_bands(bands: np.ndarray, lengths: np.ndarray, where: str, first: int =
 
 
 def check_days(doy: np.ndarray, lengths: np.ndarray, where: str, first: int = 0) -> None:
-    """All of `doy` (M,) are whole days from 1 to 366 that never run backwards inside a series."""
+    """All of `doy` (M,) are whole days from 1 to 366 that never decrease inside a series."""
     good = are_days(doy)
     if not good.all():
         row = np.flatnonzero(~good)[0]

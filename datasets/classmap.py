@@ -28,7 +28,7 @@ class ClassMap:
 
     @classmethod
     def of(cls, classes: list[tuple[str, int, tuple[int, int, int]]]) -> ClassMap:
-        """The map of these (name, code, colour), in the order of their ids, with "Other" after them."""
+        """The map of these (name, code, colour) in the order of their ids; "Other" is appended."""
         names, codes, colours = zip(*classes, (OTHER_NAME, OTHER_CODE, OTHER_COLOUR), strict=True)
         return cls(names, codes, colours)
 
@@ -50,15 +50,18 @@ class ClassMap:
 
     @classmethod
     def from_dict(cls, plain: dict[str, list]) -> ClassMap:
-        """The map that `as_dict` was made from."""
+        """The inverse of `as_dict`."""
         return cls(tuple(plain["names"]), tuple(plain["codes"]), tuple(tuple(c) for c in plain["colours"]))
 
 
 def read_classmap(path: str | Path) -> ClassMap:
     """Read a map file: columns id, classname, code, Red, Green, Blue in any order and case, others are ignored.
 
-    A byte-order mark and blanks around names are fine. DataError names a missing column, ids that are not
-    0 … C-1 once each, a code that appears twice, a blank name, and a value that is no whole number in its range.
+    A byte-order mark and blanks around names are allowed.
+
+    Raises:
+        DataError: a missing column, ids other than 0 … C-1 once each, a repeated code, a blank name, or a value that
+            is not a whole number in its range.
     """
     path = Path(path)
     table, columns = _read_table(path)
@@ -76,7 +79,7 @@ def read_classmap(path: str | Path) -> ClassMap:
 
 
 def write_classmap(path: str | Path, classmap: ClassMap) -> None:
-    """Write the map as the published file is written: UTF-8 with BOM, "Other" left out."""
+    """Write the map in the form of the published file: UTF-8 with BOM, without "Other"."""
     count = classmap.num_classes - 1
     columns = [range(count), classmap.names[:-1], classmap.codes[:-1], *zip(*classmap.colours[:-1], strict=True)]
     table = pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)), index=range(1, count + 1))
@@ -84,7 +87,7 @@ def write_classmap(path: str | Path, classmap: ClassMap) -> None:
 
 
 def _read_table(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The table, and what it calls each of COLUMNS."""
+    """The table, and its own names of COLUMNS."""
     table = read_csv(path, dtype=str)
     found = {name.lower(): name for name in table.columns}
     for name in COLUMNS:

@@ -3,8 +3,9 @@
     python -m datasets.download us-toy          # real US series of 2019, into data/US-toy
     python -m datasets.download checkpoint      # their Transformer, into checkpoints/published/MoCoV2_TRSF_doy
 
-A broken transfer is resumed from its `.part` file when the command is run again. Every file is checked by its git blob
-id, so what arrives is byte for byte what github.com/YXu556/SITS-MoCo holds at commit 1fab709.
+The folder appears when it is complete. Until then the files are in a folder of the same name with `.part` at the end,
+from which the same command resumes a broken transfer. Every file is checked by its git blob id, so it is byte for byte
+what github.com/YXu556/SITS-MoCo holds at commit 1fab709.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ BLOCK = 1 << 18  # bytes read at a time
 
 
 class Download(NamedTuple):
-    """A named set of files: where they lie in the repository, where they go, and each one's git blob id."""
+    """A set of files: their folder in the repository, the folder they are written to, and their git blob ids."""
 
     source: str
     out: str
     blob_ids: Mapping[str, str]
-    option: str  # how the training scripts are told to use it
+    option: str  # of the training scripts, to use it
 
 
 DOWNLOADS = {
@@ -64,7 +65,7 @@ DOWNLOADS = {
 
 
 def blob_id(path: Path) -> str:
-    """The id git gives a file: the SHA-1 of `blob <size>`, a zero byte and the content."""
+    """The id that git gives a file: the SHA-1 of `blob <size>`, a zero byte and the content."""
     digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(BLOCK):
@@ -73,22 +74,22 @@ def blob_id(path: Path) -> str:
 
 
 def fetch(url: str, target: Path, expected_id: str) -> bool:
-    """Fetch one file, unless it is there already; True if it was fetched.
+    """Fetch one file unless it exists already; returns whether it was fetched.
 
-    `target` appears only once its blob id is `expected_id`. A broken transfer leaves `target` + `.part` to resume from;
-    a wrong id leaves nothing.
+    `target` appears once its blob id is `expected_id`. A broken transfer leaves `target` + `.part`, from which the next
+    call resumes; a file with a wrong id is removed.
 
     Raises:
-        DataError: the server cannot be reached or breaks off, the content is not the expected one, or `target` is
-            there with other content (which is never overwritten).
+        DataError: the server cannot be reached or closes the connection, the content is not the expected one, or
+            `target` exists with other content (which is never overwritten).
     """
     if target.exists():
         if blob_id(target) == expected_id:
             return False
-        raise DataError(f"{target} is there but is not the published file: move it away, or choose another --out")
+        raise DataError(f"{target} exists but is not the published file: move it away, or choose another --out")
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    if not (part.exists() and blob_id(part) == expected_id):  # else an earlier run ended just before the renaming
+    if not (part.exists() and blob_id(part) == expected_id):  # else an earlier run ended just before the rename
         _transfer(url, part)
     found_id = blob_id(part)
     if found_id != expected_id:
@@ -101,25 +102,25 @@ def fetch(url: str, target: Path, expected_id: str) -> bool:
 
 
 def _transfer(url: str, part: Path) -> None:
-    """Append to `part` what it lacks of `url`; start from zero where the server does not serve ranges."""
+    """Append the rest of `url` to `part`; start from zero if the server does not serve ranges."""
     received = part.stat().st_size if part.exists() else 0
     with _network(url):
         response = _open(url, received)
         start = received if response.status == 206 else 0  # 206 Partial Content
         length = response.headers["Content-Length"]
-        total = start + int(length) if length else None
-    progress = tqdm(desc=part.stem, initial=start, total=total, unit="B", unit_scale=True, unit_divisor=1024)
+        size = start + int(length) if length else None
+    progress = tqdm(desc=part.stem, initial=start, total=size, unit="B", unit_scale=True, unit_divisor=1024)
     with response, part.open("ab" if start else "wb") as file, progress:
         for block in _blocks(response, url):
             file.write(block)
             progress.update(len(block))
-    if total is not None and progress.n < total:
+    if size is not None and progress.n < size:
         with _network(url):
-            raise ConnectionError(f"the connection closed after {progress.n:,} of {total:,} bytes")
+            raise ConnectionError(f"the connection closed after {progress.n:,} of {size:,} bytes")
 
 
 def _open(url: str, start: int) -> HTTPResponse:
-    """Ask for `url` from byte `start` on, or for all of it where the server has nothing from there on."""
+    """Request `url` from byte `start` on, or all of it if the file ends before that byte."""
     if start:
         try:
             return urlopen(Request(url, headers={"Range": f"bytes={start}-"}), timeout=TIMEOUT)
@@ -140,24 +141,32 @@ def _blocks(response: HTTPResponse, url: str) -> Iterator[bytes]:
 
 @contextmanager
 def _network(url: str) -> Iterator[None]:
-    """Turn what can go wrong on the wire into one DataError. A full disk is not its business."""
+    """Turn network errors into a DataError. Errors of the disk must not occur inside."""
     try:
         yield
     except (OSError, HTTPException, ValueError) as error:  # ValueError: a URL without a scheme
         raise DataError(
             f"cannot fetch {url}: {error}; check the connection or --base-url and run the same command again, "
-            "it goes on where it stopped"
+            "which resumes where it stopped"
         ) from error
 
 
 def download(name: str, out: Path | None = None, base_url: str = BASE_URL) -> Path:
-    """Fetch the files of DOWNLOADS[name] into the folder `out` (default: the set's own) and return that folder."""
+    """Fetch the files of DOWNLOADS[name] into the folder `out` (default: the set's own) and return that folder.
+
+    A folder that exists already gets the files that it lacks; a new one appears when all files are there.
+    """
     wanted = DOWNLOADS[name]
     out = Path(out or wanted.out)
+    if out.is_file():
+        raise DataError(f"{out} is a file: choose another --out")
+    folder = out if out.is_dir() else out.with_name(f"{out.name}.part")
     for path, expected_id in wanted.blob_ids.items():
         url = f"{base_url.rstrip('/')}/{quote(f'{wanted.source}/{path}')}"
-        fetched = fetch(url, out / path, expected_id)
-        print(f"{out / path}: {'fetched and verified' if fetched else 'already there, verified'}")
+        fetched = fetch(url, folder / path, expected_id)
+        print(f"{out / path}: {'fetched and verified' if fetched else 'already fetched, verified'}")
+    if folder != out:
+        folder.rename(out)
     print(f"use it with {wanted.option.format(out=out.as_posix())}")
     return out
 
@@ -170,7 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("name", choices=DOWNLOADS, help="what to fetch")
     defaults = " or ".join(wanted.out for wanted in DOWNLOADS.values())
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"where to (default: {defaults})")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"folder to write to (default: {defaults})")
     parser.add_argument("--base-url", default=BASE_URL, help="root of the repository's files (default: %(default)s)")
     options = parser.parse_args(arguments)
     download(options.name, options.out, options.base_url)

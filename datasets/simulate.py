@@ -4,18 +4,17 @@
     ROOT/2019/unlabelled/                          a store without labels
     ROOT/{2019,2020,2021}/{train,valid,eval}/      stores with label, code, region, year, tile and field
 
-What a series goes through is told in datasets/simulation/, from `sites` and `crops` (tables) by way of `weather`,
-`fields`, `canopy` and `atmosphere` to `blocks`. Unlabelled, train, valid and eval pools share no field. The same
-seed gives the same bytes whatever the number of processes.
+The simulator is in datasets/simulation/: tables of `sites` and `crops`, then `weather`, `fields`, `canopy` and
+`atmosphere`, and `blocks` which puts them together. Unlabelled, train, valid and eval pools have no field in common.
+The same seed gives the same bytes whatever the number of processes.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,20 +23,22 @@ from tqdm import tqdm
 
 from datasets.classmap import CDL20, write_classmap
 from datasets.errors import DataError
+from datasets.location import DEFAULT, REPOSITORY, locate
 from datasets.simulation.blocks import BLOCK, BlockPlan, SeriesBlock, simulate_block
 from datasets.simulation.sites import SITES
 from datasets.store import StoreWriter
 from utils.errors import Parser, exit_cleanly
+from utils.files import atomic_folder, one_at_a_time
 
-DEFAULT_PATH = Path("data") / "US-sim"
+DEFAULT_PATH = REPOSITORY / DEFAULT
 UNLABELLED, TRAIN, VALID, EVALUATION = 20_000, 6_000, 1_000, 3_000
 YEARS = (2019, 2020, 2021)
 SEED = 2019
-POOLS = ("unlabelled", "train", "valid", "eval")  # the place of a pool in this tuple is part of its random streams
-APPEND = 32  # blocks written at once
+POOLS = ("unlabelled", "train", "valid", "eval")  # a pool's position in this tuple is part of its random streams
+APPEND = 32  # blocks written together
 
 EPILOG = """examples:
-  python -m datasets.simulate                                  the default data, data/US-sim, in a few seconds
+  python -m datasets.simulate                                  the default data, data/US-sim, in 2 to 20 seconds
   python -m datasets.simulate --out data/US-sim-1M --unlabelled 1000000 --workers 2
                                                                a million unlabelled series, minutes, 1.3 GB
   python -m datasets.simulate --out /tmp/tiny --unlabelled 500 --train 200 --valid 50 --eval 100 --years 2019
@@ -58,34 +59,51 @@ def simulate(
 ) -> Path:
     """Write a data root of simulated series and return its path.
 
-    The unlabelled pool is of the first year; each year gets its own labelled pools. A pool of 0 series is left out.
-    All is made in a sibling folder that takes the name `root` when complete. DataError: `root` exists already, a
-    size is negative, no year, or nothing to make.
+    The unlabelled pool is of the first year; each year has labelled pools of its own. A pool of 0 series is left out.
+    Everything is written to a sibling folder that takes the name `root` when it is complete.
+
+    Raises:
+        DataError: `root` exists already or cannot be made, a size is negative, no year, or nothing to simulate.
     """
     root, sizes = Path(root), dict(zip(POOLS, (unlabelled, train, valid, evaluation), strict=True))
     _check(root, sizes, years, seed, workers)
     pools = [("unlabelled", years[0])] + [(pool, year) for year in years for pool in POOLS[1:]]
-    total = unlabelled + len(years) * (train + valid + evaluation)
-    with _sibling_folder(root) as folder, _pool_of(workers) as mapper:
-        with tqdm(total=total, unit=" series", desc=f"simulating {root}", disable=not progress) as bar:
-            write_classmap(folder / "classmapping20.csv", CDL20)
-            for pool, year in pools:
-                if sizes[pool]:
-                    _write_pool(folder / str(year) / pool, pool, year, sizes[pool], seed, mapper, bar)
+    count = unlabelled + len(years) * (train + valid + evaluation)
+    try:
+        with atomic_folder(root) as folder, _mapper_of(workers) as mapper:
+            with tqdm(total=count, unit=" series", desc=f"simulating {root}", disable=not progress) as bar:
+                write_classmap(folder / "classmapping20.csv", CDL20)
+                for pool, year in pools:
+                    if sizes[pool]:
+                        _write_pool(folder / str(year) / pool, pool, year, sizes[pool], seed, mapper, bar)
+    except FileExistsError as error:
+        if error.filename != str(root):
+            raise
+        raise DataError(f"{root}: another process has made it meanwhile") from None
+    except OSError as error:
+        raise DataError(f"{root}: cannot be made ({error.strerror}); choose another --out") from None
     return root
 
 
-def ensure_default(datapath: str | Path) -> None:
-    """Make the default data if `datapath` is where it belongs and it is not there yet."""
-    path = Path(datapath)
-    if path.exists() or path.resolve() != DEFAULT_PATH.resolve():
-        return
-    print(f"{path} is not there yet: simulating the default data once, 50,000 series (2 to 20 s)", flush=True)
-    try:
-        simulate(path)
-    except DataError:
-        if not path.exists():  # another process that began at the same time was first
-            raise
+def ensure_default(datapath: str | Path) -> Path:
+    """The folder that `datapath` means; the default data are made where they are not there yet.
+
+    Of several processes that begin together one makes them and the others wait for it.
+    """
+    path = locate(datapath)
+    if path.resolve() != DEFAULT_PATH.resolve() or _is_filled(path):
+        return path
+    with one_at_a_time(path):
+        if not _is_filled(path):
+            print(f"{path} is not there yet: simulating the default data once, 50,000 series (2 to 20 s)", flush=True)
+            if path.is_dir():
+                path.rmdir()
+            simulate(path)
+    return path
+
+
+def _is_filled(path: Path) -> bool:
+    return path.exists() and not (path.is_dir() and not any(path.iterdir()))
 
 
 def _check(root: Path, sizes: dict[str, int], years: tuple[int, ...], seed: int, workers: int) -> None:
@@ -105,27 +123,8 @@ def _check(root: Path, sizes: dict[str, int], years: tuple[int, ...], seed: int,
 
 
 @contextmanager
-def _sibling_folder(root: Path) -> Iterator[Path]:
-    """A folder beside `root` that is renamed to it at the end, or removed when anything goes wrong."""
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{root.name}.partial-", dir=root.parent))
-    except OSError as error:
-        raise DataError(f"{root}: cannot be made ({error.strerror}); choose another --out") from None
-    try:
-        folder.chmod(0o755)
-        yield folder
-        try:
-            folder.rename(root)
-        except OSError as error:
-            raise DataError(f"{root}: appeared while it was being made ({error.strerror})") from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _pool_of(workers: int) -> Iterator[Callable]:
-    """A `map` over plans, in order, in this process or in several."""
+def _mapper_of(workers: int) -> Iterator[Callable]:
+    """A `map` that keeps the order of the plans, in this process or in several."""
     if workers == 1:
         yield map
         return
@@ -134,19 +133,19 @@ def _pool_of(workers: int) -> Iterator[Callable]:
 
 
 def _windowed(executor: ProcessPoolExecutor, function: Callable, plans: Iterable, ahead: int) -> Iterator:
-    """Like executor.map, but with a bounded number of results waiting, so that memory stays constant."""
-    waiting = []
+    """Like executor.map, but with at most `ahead` results pending, so that memory stays constant."""
+    pending: deque[Future] = deque()
     for plan in plans:
-        waiting.append(executor.submit(function, plan))
-        if len(waiting) >= ahead:
-            yield waiting.pop(0).result()
-    for future in waiting:
-        yield future.result()
+        pending.append(executor.submit(function, plan))
+        if len(pending) >= ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
 def plan_blocks(pool: str, year: int, size: int, seed: int) -> Iterator[BlockPlan]:
-    """Blocks that make `size` series, sites in turn by their shares."""
-    quota = _share_out(size)
+    """Blocks that make `size` series, interleaving the sites in proportion to their weights."""
+    quota = _site_quotas(size)
     made, blocks = np.zeros(len(SITES), dtype=np.int64), np.zeros(len(SITES), dtype=np.int64)
     while (made < quota).any():
         site = int(np.argmin(np.where(made < quota, made / np.maximum(quota, 1), np.inf)))
@@ -156,9 +155,9 @@ def plan_blocks(pool: str, year: int, size: int, seed: int) -> Iterator[BlockPla
         blocks[site] += 1
 
 
-def _share_out(size: int) -> np.ndarray:
-    """Series of each site, by largest remainder."""
-    exact = size * np.array([site.share for site in SITES]) / sum(site.share for site in SITES)
+def _site_quotas(size: int) -> np.ndarray:
+    """Number of series of each site, by the largest-remainder method."""
+    exact = size * np.array([site.weight for site in SITES]) / sum(site.weight for site in SITES)
     quota = np.floor(exact).astype(np.int64)
     quota[np.argsort(quota - exact, kind="stable")[: size - quota.sum()]] += 1
     return quota
@@ -168,13 +167,13 @@ def _write_pool(folder: Path, pool: str, year: int, size: int, seed: int, mapper
     provenance = {"source": "US-sim, simulated", "pool": pool, "year": year, "size": size, "seed": seed}
     plans = list(plan_blocks(pool, year, size, seed))
     with StoreWriter(folder, provenance=provenance) as writer:
-        waiting = []
+        buffer = []
         for plan, block in zip(plans, mapper(simulate_block, plans), strict=True):
-            waiting.append((plan, block))
-            if len(waiting) == APPEND or plan is plans[-1]:
-                _append(writer, waiting, labelled=pool != "unlabelled")
-                bar.update(sum(len(b.lengths) for _, b in waiting))
-                waiting = []
+            buffer.append((plan, block))
+            if len(buffer) == APPEND or plan is plans[-1]:
+                _append(writer, buffer, labelled=pool != "unlabelled")
+                bar.update(sum(len(b.lengths) for _, b in buffer))
+                buffer = []
 
 
 def _append(writer: StoreWriter, blocks: list[tuple[BlockPlan, SeriesBlock]], labelled: bool) -> None:
@@ -202,7 +201,8 @@ def _arguments() -> argparse.Namespace:
         prog="python -m datasets.simulate", description="Simulate Sentinel-2 series of the six US study sites.",
         epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, default=DEFAULT_PATH, help=f"folder to make (default {DEFAULT_PATH})")
+    parser.add_argument("--out", type=Path, default=DEFAULT_PATH, metavar="FOLDER",
+                        help=f"folder to make (default: {DEFAULT.as_posix()} beside the scripts)")
     parser.add_argument("--unlabelled", type=int, default=UNLABELLED, help=f"series, of the first year ({UNLABELLED})")
     parser.add_argument("--train", type=int, default=TRAIN, help=f"labelled series a year ({TRAIN})")
     parser.add_argument("--valid", type=int, default=VALID, help=f"labelled series a year ({VALID})")

@@ -8,7 +8,7 @@
 
 That is 22 bytes an observation and 8 a series. Opening reads the headers alone, whatever the number of series.
 
-    python -m datasets.store PATH        # look at everything in a store (one made by other means?), tell what is there
+    python -m datasets.store PATH        # check everything in a store (of another program, say) and describe it
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from utils.errors import Parser, exit_cleanly
 
 __all__ = ["SeriesSet", "Store", "StoreWriter", "join"]
 
-META = ("series", "observations", "classes", "provenance")  # what meta.json tells beside format and version
-CHUNK = 65536  # series that validate() looks at together
+META = ("series", "observations", "classes", "provenance")  # keys of meta.json beside format and version
+CHUNK = 65536  # series that validate() checks together
 CLASS_ID = "a class id (a whole number)"
 
 
 class Store:
-    """A finished store, opened for reading. Picklable: another process maps the same files (or gets what `join` made).
+    """A finished store, open for reading. Pickled, it is a path that the other process maps (or the arrays of `join`).
 
-    `source` is what errors about the series name: what the store was read from, or the store itself.
+    `source` is what errors about the series name: what the store was converted from, or the store itself.
     """
 
     def __init__(self, path: Path, source: str, meta: dict, bands: np.ndarray, doy: np.ndarray, offsets: np.ndarray):
@@ -50,7 +50,7 @@ class Store:
 
     @classmethod
     def open(cls, path: str | Path, source: str | None = None) -> Store:
-        """Map the store at `path`; DataError when it is not one, is unfinished, or its files disagree."""
+        """Map the store at `path`; DataError if it is not a store, is unfinished, or its files disagree."""
         path = Path(path)
         meta = _read_meta(path)
         bands = _map(path / "bands.npy", np.int16, (len(BANDS),))
@@ -92,7 +92,7 @@ class Store:
 
     @cached_property
     def index(self) -> pd.DataFrame | None:
-        """index.csv, a row a series (`None` if there is none). Read at the first use."""
+        """index.csv, one row a series (`None` if there is none); read at the first use."""
         file = self.path / "index.csv"
         if not file.exists():
             return None
@@ -127,10 +127,10 @@ class Store:
         return self.bands[rows], self.doy[rows]
 
     def validate(self, num_classes: int | None = None) -> None:
-        """Look at everything, a chunk at a time; DataError names the first offence.
+        """Check everything, a chunk at a time; DataError names the first offence.
 
-        Lengths of at least 1, days of year 1-366 that never run backwards inside a series, labels from 0 to
-        num_classes - 1 (`None`: any class id). Band values need no look: every int16 is a digital number.
+        Lengths of at least 1, days of year 1-366 that never decrease inside a series, labels from 0 to
+        num_classes - 1 (`None`: any class id). Band values need no check: every int16 is a digital number.
         """
         for first in range(0, len(self), CHUNK):
             offsets = self.offsets[first : first + CHUNK + 1]
@@ -143,14 +143,14 @@ class Store:
 
 @dataclass(frozen=True, eq=False)
 class SeriesSet:
-    """Some series of a store: `rows` (n,) int64 are their numbers, in the order in which they are used."""
+    """Some series of a store: `rows` (n,) int64 are their numbers, in the order of use."""
 
     store: Store
     rows: np.ndarray
 
     @classmethod
     def whole(cls, store: Store) -> SeriesSet:
-        """Every series of the store, in its order."""
+        """Every series of the store, in the order of the store."""
         return cls(store, np.arange(len(store)))
 
     def __len__(self) -> int:
@@ -188,7 +188,7 @@ class SeriesSet:
 
 
 def join(parts: Sequence[SeriesSet]) -> SeriesSet:
-    """The series of several sets one after another as one set, copied into memory: for sets of few series."""
+    """Concatenate several sets, copied into memory: for sets of few series."""
     series = [part.store.series(row) for part in parts for row in part.rows]
     bands, doy = (np.concatenate(arrays) for arrays in zip(*series, strict=True))
     offsets = np.cumsum([0, *(len(days) for _, days in series)])
@@ -205,7 +205,7 @@ def join(parts: Sequence[SeriesSet]) -> SeriesSet:
 
 def _read_meta(path: Path) -> dict:
     if ".partial-" in path.name:
-        raise DataError(f"{path}: an unfinished store, left by a writer that was cut off; make the store again")
+        raise DataError(f"{path}: an unfinished store, left by a writer that was killed; make the store again")
     try:
         meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -233,7 +233,7 @@ def _map(file: Path, dtype: type, row_shape: tuple[int, ...] = ()) -> np.ndarray
 
 
 def _human(size: float) -> str:
-    """Bytes for reading: 1536 -> '1.5 KiB'."""
+    """Bytes for people: 1536 -> '1.5 KiB'."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{size:.3g} {unit}"
@@ -243,7 +243,7 @@ def _human(size: float) -> str:
 
 @exit_cleanly
 def main(arguments: list[str] | None = None) -> None:
-    parser = Parser(prog="python -m datasets.store", description="Look at everything in a store.")
+    parser = Parser(prog="python -m datasets.store", description="Check everything in a store.")
     parser.add_argument("path", type=Path, help="folder of the store")
     store = Store.open(parser.parse_args(arguments).path)
     store.validate()

@@ -1,4 +1,4 @@
-"""CSV files that people edit: read by pandas, and a cell that cannot be used is named as an editor shows it."""
+"""CSV files that people edit: read by pandas; an error names the line of the file and the text of the cell."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPTIONS = {"encoding": "utf-8-sig", "skipinitialspace": True, "keep_default_na":
 
 
 def read_csv(file: Path, needed: tuple[str, ...] = (), **options) -> pd.DataFrame:
-    """The table, its names without blanks around them; DataError if it cannot be read or a `needed` column lacks."""
+    """The table, column names stripped of blanks; DataError if it cannot be read or lacks a `needed` column."""
     try:
         table = pd.read_csv(file, **(OPTIONS | options))
     except FileNotFoundError:
@@ -26,7 +26,7 @@ def read_csv(file: Path, needed: tuple[str, ...] = (), **options) -> pd.DataFram
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         reason = " ".join(str(error).split())
         raise DataError(f"{file}: cannot be read as CSV ({reason})") from None
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells for names of rows, and moves the rest
+    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first cells for row names
         raise DataError(f"{file}: line {_line(file, 0)} has more cells than line 1 has column names; expected as many")
     table.columns = [str(name).strip() for name in table.columns]
     for name in needed:
@@ -38,13 +38,13 @@ def read_csv(file: Path, needed: tuple[str, ...] = (), **options) -> pd.DataFram
 def whole_numbers(
     table: pd.DataFrame, file: Path, column: str, low: int = 0, high: int | None = None, *, what: str = "a whole number"
 ) -> np.ndarray:
-    """A column of what `read_csv` made of the file, (N,) int64 from low to high; DataError names the first bad cell."""
+    """A column of a table of `read_csv`, (N,) int64 from low to high; DataError names the first bad cell."""
     high = INT64_MAX if high is None else high
     values = table[column].to_numpy()
     if values.dtype.kind == "i" and ((values >= low) & (values <= high)).all():
         return values.astype(np.int64)
     numbers = []
-    for row, text in enumerate(_column(file, column)):  # as they stand there, whatever pandas took the column for
+    for row, text in enumerate(_column(file, column)):  # the text of the file, whatever type pandas chose
         number = int(text.split(".")[0]) if re.fullmatch(r"[0-9]+(\.0*)?", text) else -1
         if not low <= number <= high:
             limits = f", {low} or more" if high == INT64_MAX else f" from {low} to {high}"
@@ -54,7 +54,7 @@ def whole_numbers(
 
 
 def cell_error(file: Path, column: str, row: int, expected: str) -> DataError:
-    """The error for a cell; `row` counts as pandas does, from 0 below the names."""
+    """The error for a cell; `row` counts as in pandas, from 0 below the header."""
     text = next(islice(_column(file, column), row, None))
     found = f"'{text}'" if text else "blank"
     return DataError(f"{line_of(file, row)}: {column} is {found}; expected {expected}")
@@ -70,14 +70,14 @@ def _line(file: Path, row: int) -> int:
 
 
 def _column(file: Path, column: str) -> Iterator[str]:
-    """The cells of a column, a cell that is not there as ''."""
+    """The cells of a column; a missing cell is ''."""
     records = (record for _, record in _records(file))
     place = [name.strip() for name in next(records)].index(column)
     return (record[place].strip() if place < len(record) else "" for record in records)
 
 
 def _records(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line and cells of the names and of every row; pandas too passes over blank lines."""
+    """Line number and cells of the header and of every row; like pandas, without blank lines."""
     with open(file, encoding="utf-8-sig", newline="") as lines:
         reader = csv.reader((line if line.strip() else "\n" for line in lines), skipinitialspace=True)
         first = 1

@@ -1,13 +1,9 @@
-"""Writing a store in pieces, so that it is either there whole or not there at all."""
+"""Writing a store piece by piece: it appears whole or not at all."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
-import socket
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +12,8 @@ import pandas as pd
 from datasets import checks
 from datasets.bands import BANDS
 from datasets.errors import DataError
-from datasets.npyfile import NpyAppender, sync_and_close
+from datasets.npyfile import NpyAppender
+from utils.files import atomic_folder
 
 FORMAT, VERSION = "sits-store", 1
 
@@ -24,9 +21,9 @@ FORMAT, VERSION = "sits-store", 1
 class StoreWriter:
     """Context manager that writes a store at `path` in constant memory.
 
-    Everything goes to a sibling folder `<name>.partial-…`, which a clean exit renames to `path` and an exception
-    removes. `provenance` is kept in meta.json, `source` is what errors name (the path by default), `overwrite`
-    lets a finished store take the place of what is at `path`.
+    Everything is written to a folder `<name>.partial-…` beside it, which a clean exit renames to `path` and an
+    exception removes. `provenance` is kept in meta.json, `source` is what errors name (the path by default),
+    `overwrite` lets a finished store replace what is at `path`.
     """
 
     def __init__(
@@ -41,10 +38,8 @@ class StoreWriter:
     def __enter__(self) -> StoreWriter:
         if self.path.exists() and not self.overwrite:
             raise DataError(f"{self.path}: already exists; remove it or choose another path")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(self.path)
-        self._folder = Path(tempfile.mkdtemp(prefix=_partial_prefix(self.path), dir=self.path.parent))
-        self._folder.chmod(0o755)
+        self._place = atomic_folder(self.path, overwrite=self.overwrite)
+        self._folder = self._place.__enter__()
         self._bands = NpyAppender(self._folder / "bands.npy", np.int16, (len(BANDS),))
         self._doy = NpyAppender(self._folder / "doy.npy", np.int16)
         self._offsets = NpyAppender(self._folder / "offsets.npy", np.int64)
@@ -99,22 +94,27 @@ class StoreWriter:
                 self._classes.update(np.unique(labels).tolist())
             pd.DataFrame(index).to_csv(self._index, index=False, header=False, lineterminator="\n")
 
-    def __exit__(self, error_type, error, traceback) -> None:
+    def __exit__(self, *raised) -> None:
         try:
-            if error_type is None:
-                self._finish()
-        finally:
-            for array in (self._bands, self._doy, self._offsets):
-                array.discard()
-            self._index.close()
-            shutil.rmtree(self._folder, ignore_errors=True)  # already renamed away after a clean exit
+            with ExitStack() as stack:
+                stack.push(lambda *own: self._place.__exit__(*(own if own[0] else raised)))
+                stack.callback(self._close)
+                if raised[0] is None:
+                    self._finish()
+        except FileExistsError:
+            raise DataError(f"{self.path}: another process has written it meanwhile") from None
+
+    def _close(self) -> None:
+        for array in (self._bands, self._doy, self._offsets):
+            array.discard()
+        self._index.close()
 
     def _finish(self) -> None:
         if not self.series:
             raise DataError(f"{self.source}: no series; expected at least one")
         for array in (self._bands, self._doy, self._offsets):
             array.close()
-        sync_and_close(self._index)
+        self._index.close()
         if not self._columns:
             (self._folder / "index.csv").unlink()
         meta = {
@@ -125,59 +125,4 @@ class StoreWriter:
             "classes": len(self._classes) if "label" in self._columns else None,
             "provenance": self.provenance,
         }
-        with open(self._folder / "meta.json", "w", encoding="utf-8") as file:
-            json.dump(meta, file, indent=2)
-            sync_and_close(file)
-        _sync_folder(self._folder)
-        self._put_in_place()
-        _sync_folder(self.path.parent)
-
-    def _put_in_place(self) -> None:
-        """Rename the finished folder; what it replaces is moved aside first and then removed."""
-        replaced = None
-        if self.overwrite and self.path.exists():
-            replaced = Path(tempfile.mkdtemp(prefix=_partial_prefix(self.path), dir=self.path.parent))
-            self.path.rename(replaced / "replaced")
-        try:
-            self._folder.rename(self.path)
-        except OSError as error:
-            raise DataError(f"{self.path}: appeared while it was being written ({error.strerror})") from None
-        finally:
-            if replaced is not None:
-                shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _partial_prefix(path: Path) -> str:
-    """Names the writing process, so that the next writer can tell a crash's leftovers from work under way."""
-    return f"{path.name}.partial-{socket.gethostname()}-{os.getpid()}-"
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove partial folders of `path` whose process, on this machine, is gone."""
-    own = re.compile(re.escape(f"{path.name}.partial-{socket.gethostname()}-") + r"(\d+)-[^-]+")
-    for sibling in path.parent.iterdir():
-        match = own.fullmatch(sibling.name)
-        if match and not _is_running(int(match[1])):
-            shutil.rmtree(sibling, ignore_errors=True)
-
-
-def _is_running(pid: int) -> bool:
-    if os.name != "posix":  # signal 0 asks only on POSIX
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's, and running
-        return True
-    return True
-
-
-def _sync_folder(path: Path) -> None:
-    """Make renames and new files in a folder survive a power cut (folders can be opened on POSIX alone)."""
-    if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        (self._folder / "meta.json").write_text(json.dumps(meta, indent=2), encoding="utf-8")

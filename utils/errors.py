@@ -1,4 +1,4 @@
-"""Errors of the user, and how a script ends on them: one line on stderr and exit code 2, no traceback."""
+"""Errors that a user can cause, and how a script ends on them: one line on stderr, exit code 2, no traceback."""
 
 from __future__ import annotations
 
@@ -8,38 +8,41 @@ import os
 import sys
 from typing import NoReturn
 
-CLEAR_LINE = "\r\x1b[K"  # of a terminal
+CLEAR_LINE = "\r\x1b[K"  # on a terminal
 
 
 class UsageError(ValueError):
-    """Something the user gave cannot be used; the message is one line that says what, and what to do."""
+    """An input or option that cannot be used; the message is one line that says what is wrong and what to do."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are a UsageError: one line, without the usage."""
+    """An argument parser that raises a UsageError of one line instead of printing its usage."""
 
     def error(self, message: str):
         raise UsageError(f"{message}; see --help")
 
 
 class ProcessDied(BaseException):
-    """Another process of this run has died, and this one cannot go on, like an interrupt; the message is one line."""
+    """A peer has died and this process cannot continue; the message is one line.
+
+    A BaseException like KeyboardInterrupt, so that `except Exception` in a library does not swallow it.
+    """
 
 
 def _say(line: str) -> None:
-    """Write a line to stderr, in one piece, as other processes write there too; on a terminal over a progress bar."""
+    """Write a line to stderr in one call, as peers write there too; on a terminal it replaces a progress bar."""
     sys.stderr.write(f"{CLEAR_LINE if sys.stderr.isatty() else ''}{line}\n")
 
 
 def _fail(message: str) -> int:
-    """Say what is wrong, and return the exit code; ranks other than the first say who they are."""
+    """Print the error, with the rank unless it is 0, and return the exit code."""
     rank = os.environ.get("RANK", "0")
     _say(f"{'' if rank == '0' else f'[rank {rank}] '}error: {' '.join(message.split())}")
     return 2
 
 
 def end_at_once(message: str) -> NoReturn:
-    """End with exit code 1 because another process has died; what Python does at its end may wait for that one."""
+    """Exit with code 1 because a peer has died; Python's own shutdown could hang in a collective with it."""
     _fail(message)
     try:
         sys.stdout.flush()
@@ -50,7 +53,7 @@ def end_at_once(message: str) -> NoReturn:
 def exit_cleanly(main):
     """Decorate a script's ``main`` so that a UsageError prints one line and exits with code 2.
 
-    So does a file that cannot be read or written. Any other exception is a bug and keeps its traceback, unless the
+    The same for a file that cannot be read or written. Any other exception is a bug and keeps its traceback, unless the
     death of a peer caused it: that is one line and exit code 1. An interrupt exits with 130, as shells expect.
     """
 
@@ -69,7 +72,7 @@ def exit_cleanly(main):
             end_at_once(str(died))
         except UsageError as error:
             sys.exit(_fail(str(error)))
-        except BrokenPipeError:  # the reader (`| head`) has exited, so nothing more can be said to it
+        except BrokenPipeError:  # the reader (`| head`) has exited: no output can reach it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except OSError as error:

@@ -1,6 +1,8 @@
-"""The scores of a classification: what the comparison tables and the test logs hold."""
+"""The scores of a classification: what test logs and comparison tables hold."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -9,16 +11,27 @@ from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix,
 from torch import Tensor
 from torch.nn.functional import nll_loss
 
-SCORES = ("oa", "kappa", "macro_f1", "weighted_f1")  # what tables show of them
+SCORE_NAMES = {  # column of a log -> what people read
+    "oa": "OA",
+    "kappa": "kappa",
+    "macro_f1": "macro F1",
+    "macro_f1_present": "macro F1 (present)",
+    "weighted_f1": "weighted F1",
+}
+SCORES = tuple(SCORE_NAMES)
 
 
 def classification_metrics(y_true: ArrayLike, y_pred: ArrayLike, num_classes: int) -> dict[str, float | np.ndarray]:
     """Score predicted against true class ids, both (N,) in 0 … num_classes-1 ("Other" counted in num_classes).
 
-    Returns floats: `oa` (overall accuracy), `kappa` (Cohen; 0 where truth and prediction hold one and the same class,
-    for agreement cannot then exceed chance), `macro_f1` (mean over all num_classes, a class in neither truth nor
-    prediction counts 0), `weighted_f1` (weighted by true support; the published code weights by predicted).
-    And arrays: `class_f1` (num_classes,) and `confusion_matrix` (num_classes, num_classes), rows true.
+    Floats:
+        oa: overall accuracy.
+        kappa: Cohen's; 0 if truth and prediction are one and the same class, where agreement cannot exceed chance.
+        macro_f1: mean F1 over all num_classes, as published. A class without series counts as 0, so that with absent
+            classes it is low even where the OA is high.
+        macro_f1_present: mean F1 over the classes that occur in y_true.
+        weighted_f1: mean F1 weighted by the true series of a class (the published code weights by predicted ones).
+    Arrays: those of `class_accuracies`, and `confusion_matrix` (num_classes, num_classes), rows true.
 
     Raises:
         ValueError: lengths differ, nothing to score, or a class id outside 0 … num_classes-1.
@@ -30,14 +43,35 @@ def classification_metrics(y_true: ArrayLike, y_pred: ArrayLike, num_classes: in
     if present[0] < 0 or present[-1] >= num_classes:
         raise ValueError(f"class ids run from {present[0]} to {present[-1]}, expected 0 to {num_classes - 1}")
     classes = np.arange(num_classes)
-    class_f1 = f1_score(y_true, y_pred, labels=classes, average=None, zero_division=0)
+    matrix = confusion_matrix(y_true, y_pred, labels=classes)
+    by_class = class_accuracies(matrix)
     return {
         "oa": float(accuracy_score(y_true, y_pred)),
         "kappa": float(cohen_kappa_score(y_true, y_pred)) if len(present) > 1 else 0.0,
-        "macro_f1": float(class_f1.mean()),
+        "macro_f1": float(by_class["class_f1"].mean()),
+        "macro_f1_present": float(by_class["class_f1"][matrix.sum(1) > 0].mean()),
         "weighted_f1": float(f1_score(y_true, y_pred, labels=classes, average="weighted", zero_division=0)),
-        "class_f1": class_f1,
-        "confusion_matrix": confusion_matrix(y_true, y_pred, labels=classes),
+        **by_class,
+        "confusion_matrix": matrix,
+    }
+
+
+def class_accuracies(matrix: np.ndarray) -> dict[str, np.ndarray]:
+    """Accuracies of each class, (C,) each, from a confusion matrix (C, C), rows true.
+
+    class_f1: F1; 0 for a class that occurs in neither truth nor prediction.
+    users_accuracy: fraction of the series predicted as a class that are of it (precision, 1 - commission error); NaN
+        for a class that is never predicted.
+    producers_accuracy: fraction of the series of a class that are predicted as it (recall, 1 - omission error); NaN
+        for a class without series.
+    """
+    hits, true, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
+        users, producers = hits / predicted, hits / true
+    return {
+        "class_f1": 2 * hits / np.maximum(true + predicted, 1),
+        "users_accuracy": users,
+        "producers_accuracy": producers,
     }
 
 
@@ -45,3 +79,8 @@ def score(log_probability: Tensor, labels: np.ndarray) -> dict[str, float | np.n
     """Loss (mean negative log-likelihood) and every metric of predictions (N, classes) against true ids (N,)."""
     loss = nll_loss(log_probability, torch.from_numpy(labels)).item()
     return {"loss": loss, **classification_metrics(labels, log_probability.argmax(1).numpy(), log_probability.shape[1])}
+
+
+def readable(scores: Mapping[str, object], digits: int = 4) -> str:
+    """The SCORES among these as people read them: 'OA 0.8125, kappa 0.7000, macro F1 0.5500'."""
+    return ", ".join(f"{name} {scores[key]:.{digits}f}" for key, name in SCORE_NAMES.items() if key in scores)

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Sequence
 
-from utils.errors import UsageError
 from utils.precision import AMP
 
-
-class Parser(argparse.ArgumentParser):
-    """A mistake on the command line is a UsageError: one line, without the usage."""
-
-    def error(self, message: str):
-        raise UsageError(f"{message}; see --help")
+SUFFIX_BYTES = 100  # a file name has at most 255, and the other parts of a run's name need room
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults in the help where there are any, and the description as it is written."""
+    """Shows defaults that say something, and keeps the line breaks of the description."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         if action.default is None or action.default is False or action.default == []:
@@ -27,7 +22,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
 
 def at_least(lowest: int):
-    """An argument type: whole numbers from ``lowest`` on."""
+    """An argument type: whole numbers of at least ``lowest``."""
 
     def whole(text: str) -> int:
         value = int(text)
@@ -48,14 +43,14 @@ def positive(text: str) -> float:
 
 
 def not_negative(text: str) -> float:
-    """An argument type: finite numbers from 0 on."""
+    """An argument type: finite numbers of at least 0."""
     value = float(text)
     if not (value >= 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"{text} is below 0, or no number")
+        raise argparse.ArgumentTypeError(f"{text} is below 0 or not finite")
     return value
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
     """An argument type: numbers from 0 to 1."""
     value = float(text)
     if not 0 <= value <= 1:
@@ -63,45 +58,57 @@ def share(text: str) -> float:
     return value
 
 
+share = fraction  # the name in main_moco.py
+
+
+def file_name_part(text: str) -> str:
+    """An argument type: text that can be part of a file name on every system, and needs no quotes in a shell."""
+    if not re.fullmatch(r"[\w.,+=@-]*", text) or text.endswith("."):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be in a folder name; use letters, digits and _ - + = , @ .")
+    if len(text.encode()) > SUFFIX_BYTES:
+        raise argparse.ArgumentTypeError(f"{len(text.encode())} bytes; a folder name has room for {SUFFIX_BYTES}")
+    return text
+
+
 def add_data(parser: argparse.ArgumentParser, datapath: str, num_help: str) -> None:
-    """Which series, and how they reach length S."""
+    """Add the options that say which series are used, and how they are brought to length S."""
     add = parser.add_argument
-    add("--datapath", default=datapath, help="data root, in the published layout or of stores")
+    add("--datapath", default=datapath, help="data root, of stores or in the published layout")
     add("--year", type=int, default=2019, help="year of the series")
     add("-n", "--num", type=at_least(1), default=3000, help=num_help)
-    add("--useall", action="store_true", help="all series, whatever -n says")
-    add("-c", "--nclasses", type=at_least(1), default=20, help="classes of the class map; 'Other' comes on top")
-    add("-seq", "--sequencelength", type=at_least(1), default=70, help="observations S that a model sees of a series")
-    add("--rc", action="store_true", help="random choice of S observations, in place of padding to S")
-    add("--use-doy", action="store_true", help="transformer: encode the day of year, not the position")
+    add("--useall", action="store_true", help="use all series and ignore -n")
+    add("-c", "--nclasses", type=at_least(1), default=20, help="classes of the class map, not counting 'Other'")
+    add("-seq", "--sequencelength", type=at_least(1), default=70, help="length S of a model's input, in observations")
+    add("--rc", action="store_true", help="draw S observations at random instead of padding to S")
+    add("--use-doy", action="store_true", help="transformer: encode the day of year instead of the position")
 
 
 def leave_to_recipe(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
-    """Make None the default of these options, and tell in their help whose default then holds."""
+    """Make None the default of these options, and say in their help that the recipe decides."""
     for action in parser._actions:
         if action.dest in names:
-            action.help = f"{action.help} (default: as the recipe says; published {action.default})"
+            action.help = f"{action.help} (default: the recipe's; {action.default} in --recipe published)"
     parser.set_defaults(**dict.fromkeys(names))
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
-    """How long, how fast, on what, and where the results go."""
+    """Add the options of length, optimisation, hardware and output."""
     add = parser.add_argument
     add("-j", "--workers", type=at_least(0), default=0, help="threads that read batches ahead (a GPU has at least one)")
-    add("-e", "--epochs", type=at_least(1), default=100, help="passes over the series, at most")
-    add("-b", "--batchsize", type=at_least(1), default=512, help="series in a batch, of all ranks together")
-    add("-lr", "--learning-rate", type=positive, default=1e-3, help="largest learning rate of the schedule")
+    add("-e", "--epochs", type=at_least(1), default=100, help="maximum number of passes over the series")
+    add("-b", "--batchsize", type=at_least(1), default=512, help="series in a batch, summed over all ranks")
+    add("-lr", "--learning-rate", type=positive, default=1e-3, help="peak learning rate of the schedule")
     add("--weight-decay", type=not_negative, default=1e-4, help="L2 penalty on the weights")
     add("--warmup-epochs", type=not_negative, default=0, help="epochs over which the learning rate rises from 0")
     add("--schedule", type=int, nargs="*", default=[], metavar="EPOCH", help="epochs at which the rate drops x0.1")
-    add("-p", "--print-freq", type=at_least(1), default=10, help="steps between looks at the loss")
-    add("-d", "--device", default=None, help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
-    add("-l", "--logdir", default="./results", help="folder that gets the run's folder")
-    add("-s", "--suffix", default=None, help="appended to the run's name")
-    add("--amp", choices=AMP, default=None, help="mixed precision (default: bf16 on a GPU that has it, else off)")
+    add("-p", "--print-freq", type=at_least(1), default=10, help="steps between two reports of the loss")
+    add("-d", "--device", default=None, help="cpu, cuda, cuda:1 … (default: cuda if available)")
+    add("-l", "--logdir", default="./results", help="folder for the folders of runs")
+    add("-s", "--suffix", type=file_name_part, default=None, help="appended to the name of the run's folder")
+    add("--amp", choices=AMP, default=None, help="mixed precision (default: bf16 on a GPU that supports it, else off)")
     add(
         "--compile",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="torch.compile (default: for pre-training on one GPU); pays from some hundred steps on",
+        help="torch.compile (default: for pre-training on one GPU); worth its time from some hundred steps on",
     )

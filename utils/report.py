@@ -3,8 +3,8 @@
     python -m utils.report results                       # every run below results/
     python -m utils.report results/T_* other --out docs  # chosen runs, tables elsewhere
 
-In each run folder: test_class_f1.csv, confusion_matrix.png, learning_curve.png. In --out: comparison.csv (numbers),
-comparison.md, comparison.png, and years.csv, years.md where runs were tested on several sets.
+In each run folder: test_class_f1.csv (F1, user's and producer's accuracy), confusion_matrix.png, learning_curve.png.
+In --out: comparison.csv (numbers), .md and .png, and years.csv, .md and .png if runs were tested on several sets.
 """
 
 from __future__ import annotations
@@ -12,66 +12,88 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from utils.errors import Parser, UsageError, exit_cleanly
-from utils.metrics import SCORES
+from utils.files import atomic_write, write_text
+from utils.metrics import SCORE_NAMES, SCORES, class_accuracies
 from utils.results import figures
 from utils.results.runs import COSTS, is_pretraining, read_runs, results, run_folders
 
-SCORE_NAMES = dict(zip(SCORES, ("OA", "kappa", "macro F1", "weighted F1"), strict=True))
+SHOWN = ("oa", "macro_f1", "macro_f1_present")  # scores in pictures
+NEEDED = ("epoch", "train_loss")  # columns of a trainlog.csv
 Where = str | Path | Sequence[str | Path]
 
 
 def write_run_report(folder: str | Path) -> list[Path]:
-    """Write what a run folder's logs allow: F1 by class and confusion matrix a test set, and the learning curve.
+    """Write what a run folder's logs allow: accuracies by class and confusion matrix a test set, learning curve.
 
     Reads test_conf_mat*.npy (rows true) with classes.json, and trainlog.csv; returns the files written.
 
     Raises:
-        UsageError: one of these files is damaged.
+        UsageError: one of these files is damaged, or the folder cannot be written to; the message says which.
     """
     folder = Path(folder)
-    written = []
     try:
-        for matrix_path in sorted(folder.glob("test_conf_mat*.npy")):
-            written += _write_test_report(folder, matrix_path.stem.removeprefix("test_conf_mat"))
+        written = []
+        for file in sorted(folder.glob("test_conf_mat*.npy")):
+            written += _write_test_report(folder, file.stem.removeprefix("test_conf_mat"))
         if (folder / "trainlog.csv").is_file() and _pictures():
-            log = pd.read_csv(folder / "trainlog.csv")
-            missing = {"epoch", "train_loss"} - set(log)
-            if missing or log.empty:
-                raise ValueError(f"trainlog.csv lacks {', '.join(sorted(missing)) or 'a row'}")
-            figures.learning_curve(log, folder / "learning_curve.png", folder.name)
-            written.append(folder / "learning_curve.png")
-    except (OSError, EOFError, ValueError, TypeError) as error:
-        raise UsageError(f"{folder}: no full report, for a file is damaged or missing ({error})") from error
+            written.append(_write_learning_curve(folder))
+    except OSError as error:  # reading raises UsageErrors
+        raise UsageError(f"{error.filename or folder}: cannot be written ({error.strerror}); no full report") from None
     return written
 
 
 def _write_test_report(folder: Path, tag: str) -> list[Path]:
-    """F1 by class as a table and the confusion matrix as a picture; `tag` tells several test sets apart."""
-    matrix = np.load(folder / f"test_conf_mat{tag}.npy", allow_pickle=False)
-    names = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
-    if matrix.shape != (len(names), len(names)):
-        raise ValueError(f"test_conf_mat{tag}.npy has shape {matrix.shape}, classes.json {len(names)} names")
-    support, hits = matrix.sum(1), np.diag(matrix)
-    f1 = 2 * hits / np.maximum(support + matrix.sum(0), 1)
-    table = pd.DataFrame({"class": range(len(names)), "name": names, "support": support, "f1": f1})
-    table.to_csv(folder / f"test_class_f1{tag}.csv", index=False)
+    """Accuracies by class as a table and the confusion matrix as a picture; `tag` tells several test sets apart."""
+    matrix = _read(folder / f"test_conf_mat{tag}.npy", lambda file: np.load(file, allow_pickle=False))
+    names = _read(folder / "classes.json", lambda file: json.loads(file.read_text(encoding="utf-8")))
+    if not isinstance(names, list) or matrix.shape != (len(names), len(names)):
+        raise UsageError(
+            f"{folder}: no full report: test_conf_mat{tag}.npy has shape {matrix.shape}, classes.json"
+            f" {len(names) if isinstance(names, list) else 'no'} names"
+        )
+    accuracies = class_accuracies(matrix)
+    table = pd.DataFrame({
+        "class": range(len(names)), "name": names, "support": matrix.sum(1), "f1": accuracies["class_f1"],
+        "users_accuracy": accuracies["users_accuracy"], "producers_accuracy": accuracies["producers_accuracy"],
+    })  # fmt: skip
+    path = folder / f"test_class_f1{tag}.csv"
+    _write_csv(table, path)
     if not _pictures():
-        return [folder / f"test_class_f1{tag}.csv"]
+        return [path]
     picture = folder / f"confusion_matrix{tag}.png"
     figures.confusion_matrix(matrix, names, picture, folder.name + tag.replace("_", ", tested on ", 1))
-    return [folder / f"test_class_f1{tag}.csv", picture]
+    return [path, picture]
+
+
+def _write_learning_curve(folder: Path) -> Path:
+    log = _read(folder / "trainlog.csv", pd.read_csv)
+    missing = [column for column in NEEDED if column not in log]
+    if missing or log.empty:
+        raise UsageError(f"{folder / 'trainlog.csv'}: no full report: no {' and '.join(missing) or 'row'} in it")
+    figures.learning_curve(log, folder / "learning_curve.png", folder.name)
+    return folder / "learning_curve.png"
+
+
+def _read(file: Path, read: Callable[[Path], Any]) -> Any:
+    try:
+        return read(file)
+    except FileNotFoundError:
+        raise UsageError(f"{file}: no full report: this file is missing") from None
+    except (OSError, EOFError, ValueError, TypeError) as error:
+        raise UsageError(f"{file}: no full report: this file is damaged ({' '.join(str(error).split())})") from None
 
 
 @functools.cache
 def _pictures() -> bool:
-    """Whether pictures can be drawn; where not, it is said once."""
+    """Whether pictures can be drawn; if not, one line says so once."""
     if not figures.available():
         print("no pictures: matplotlib is not installed (pip install matplotlib)", file=sys.stderr)
     return figures.available()
@@ -81,9 +103,9 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over runs that differ only in seed, best OA first.
 
     `rows` are the `results` of the runs. A row of the summary has label, model, pretrained, budget, train_year,
-    the test set (year, regions: the training year where it was tested, else the first), runs, seeds, `<score>_mean`
-    and `<score>_std` (n-1 in the denominator; 0 for one run) of oa, kappa, macro_f1, weighted_f1, and the means of
-    parameters, train_seconds and series_per_s.
+    the test set (year, regions: the training year if it was tested, else the first), runs, seeds, `<score>_mean`
+    and `<score>_std` (n-1 in the denominator; 0 for one run) of SCORES (macro_f1_present is NaN for runs of earlier
+    versions), and the means of parameters, train_seconds and series_per_s.
     """
     summary = _average(rows[rows["headline"]]).sort_values("oa_mean", ascending=False, kind="stable", ignore_index=True)
     tested = _test_sets(summary)
@@ -110,39 +132,63 @@ def _average(rows: pd.DataFrame) -> pd.DataFrame:
     columns = {"runs": groups.size(), "seeds": groups["seed"].agg(" ".join)}
     for score in SCORES:
         columns[f"{score}_mean"] = groups[score].mean()
-        columns[f"{score}_std"] = groups[score].std(ddof=1).fillna(0)
+        columns[f"{score}_std"] = groups[score].std(ddof=1).fillna(0).where(groups[score].count() > 0)
     columns |= {cost: groups[cost].mean() for cost in COSTS}
     return pd.DataFrame(columns).reset_index().drop(columns="experiment")
 
 
 def write_comparison(where: Where, out: str | Path) -> str:
-    """Write the comparison of all runs, and the table by test year where there are several, into the folder `out`.
+    """Write the comparison of all runs, and scores by test set if there are several, into the folder `out`.
 
-    All tables there are then of these runs: where no table by year is needed, an earlier one is removed.
-    Returns the same as aligned text to print.
+    All such files in the folder are then of these runs: those of an earlier comparison are removed if no longer needed.
+    Returns the tables as text to print.
 
     Raises:
         UsageError: no finished training run.
     """
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     rows = results(read_runs(where))
     summary = summarise(rows)
+    out.mkdir(parents=True, exist_ok=True)
     text = _write_table(summary, comparison_cells(summary), out / "comparison")
     if _pictures():
-        scores = {SCORE_NAMES[s]: (summary[f"{s}_mean"], _spread(summary, s)) for s in ("oa", "macro_f1")}
+        scores = {SCORE_NAMES[s]: (summary[f"{s}_mean"], _spread(summary, s)) for s in _known(summary)}
         figures.comparison(list(summary["label"]), scores, out / "comparison.png")
     if _test_sets(rows).nunique() > 1:
         years = _by_test_set(rows)
+        if _pictures():
+            _draw_years(years, out / "years.png")
         return f"{text}\n\n{_write_table(years, years_cells(years), out / 'years')}"
-    for name in ("years.csv", "years.md"):  # of an earlier comparison, which is no longer there
-        (out / name).unlink(missing_ok=True)
+    for suffix in ("csv", "md", "png"):
+        (out / f"years.{suffix}").unlink(missing_ok=True)
     return text
 
 
+def _known(rows: pd.DataFrame) -> list[str]:
+    """The SHOWN scores that these rows have."""
+    return [score for score in SHOWN if rows[f"{score}_mean"].notna().any()]
+
+
+def _draw_years(years: pd.DataFrame, path: Path) -> None:
+    curves = years.assign(tested=_test_sets(years))
+    scores = {
+        SCORE_NAMES[score]: {
+            label: (group["tested"], group[f"{score}_mean"], _spread(group, score))
+            for label, group in curves.groupby("label", sort=False)
+        }
+        for score in _known(years)
+    }
+    figures.years(scores, path)
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    with atomic_write(path) as partial:
+        table.to_csv(partial, index=False)
+
+
 def _write_table(numbers: pd.DataFrame, cells: pd.DataFrame, path: Path) -> str:
-    numbers.to_csv(path.with_suffix(".csv"), index=False)
-    path.with_suffix(".md").write_text(markdown(cells) + "\n", encoding="utf-8")
+    _write_csv(numbers, path.with_suffix(".csv"))
+    write_text(path.with_suffix(".md"), markdown(cells) + "\n")
     return aligned(cells)
 
 
@@ -157,7 +203,7 @@ def comparison_cells(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def years_cells(years: pd.DataFrame) -> pd.DataFrame:
-    """Model and test set against scores, as strings: the paper's cross-year transfer."""
+    """Scores by model and test set, as strings: the paper's cross-year transfer."""
     return pd.DataFrame({"model": years["label"], "tested on": _test_sets(years), **_score_cells(years)})
 
 
@@ -188,17 +234,12 @@ def _duration(seconds: float) -> str:
 
 def aligned(cells: pd.DataFrame) -> str:
     """Strings as a plain-text table: first column flush left, the others right."""
-    lines = [list(cells.columns), *cells.to_numpy().tolist()]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = [
-        [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))]
-        for first, *rest in lines
-    ]
-    return "\n".join("  ".join(line) for line in padded)
+    labels = cells.columns[0]
+    return cells.set_index(labels).rename_axis(index=None, columns=labels).to_string()
 
 
 def markdown(cells: pd.DataFrame) -> str:
-    """Strings as a Markdown table."""
+    """Strings as a Markdown table. (pandas' to_markdown needs a further package, tabulate.)"""
     rule = ["---", *["---:"] * (len(cells.columns) - 1)]
     lines = [list(cells.columns), rule, *cells.to_numpy().tolist()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -211,7 +252,7 @@ def main(arguments: list[str] | None = None) -> None:
         description="Rebuild tables and pictures from the run folders on disk.",
     )
     parser.add_argument("logdirs", nargs="+", metavar="LOGDIR", help="folders of runs, or single run folders")
-    parser.add_argument("--out", metavar="DIR", help="where the comparison goes (default: the first LOGDIR)")
+    parser.add_argument("--out", metavar="DIR", help="folder for the comparison (default: the first LOGDIR)")
     options = parser.parse_args(arguments)
     folders = run_folders(options.logdirs)
     for folder in folders:
@@ -224,7 +265,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     out = options.out or options.logdirs[0]
     print(write_comparison(folders, out))
-    print(f"\nwritten into {out}: comparison.csv, comparison.md and the like; pictures in each run folder")
+    print(f"\nwritten: {out}/comparison.csv and .md, and tables and pictures in each run folder")
 
 
 if __name__ == "__main__":

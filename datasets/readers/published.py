@@ -1,7 +1,7 @@
-"""Readers of the published layout: pickled .npy arrays and CSV files of series, each made into a cached store.
+"""Readers of the published layout: pickled .npy arrays and CSV files of series, each converted to a cached store.
 
-An array of a series is (T, >= 11): columns 0-9 the bands as DN, the last column the day of year, what lies between
-is ignored. A split's table (train.csv …) has a row a series; rows of sequencelength 0 have no series.
+The array of a series is (T, >= 11): columns 0-9 are the bands as DN, the last column is the day of year, columns
+between are ignored. A split's table (train.csv …) has one row a series; rows of sequencelength 0 have no series.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 def npy_store(file: Path) -> Store:
     """The store of YEAR/npy/<file>: (2, N) arrays and labels, or (N,) arrays of unlabelled series.
 
-    Where the split's table agrees row by row in count, length and class id, its regions, codes and ids come along.
+    If the split's table agrees in number of rows, lengths and class ids, its regions, codes and ids are taken too.
     """
     year = file.parent.parent
     table = year / TABLES.get(file.stem.split("_")[0], "")
@@ -46,9 +46,9 @@ def npy_store(file: Path) -> Store:
 
 
 def table_store(table: Path, nclasses: int | None = None) -> Store | None:
-    """The store of a split's table and its series' CSV files; `None` where the table is there without them.
+    """The store of a split's table and the CSV files of its series; `None` if the files are not there.
 
-    With `nclasses`, class ids run from 0 to it.
+    With `nclasses`, class ids must be from 0 to `nclasses`.
     """
     rows = _read_table(table)
     files = _find_series_files(table, rows["path"].astype(str))
@@ -64,7 +64,7 @@ def table_store(table: Path, nclasses: int | None = None) -> Store | None:
 
 
 def folder_store(folder: Path) -> Store:
-    """The store of YEAR/Unsupervised/*.csv, one file a series, in the order of the numbers they are named by."""
+    """The store of YEAR/Unsupervised/*.csv, one file a series, in the order of the numbers in their names."""
     files = sorted(folder.glob("*.csv"), key=_by_number)
 
     def write(writer: StoreWriter) -> None:
@@ -120,7 +120,7 @@ def _checked_array(array: object, file: Path, number: int) -> np.ndarray:
 def _read_series_csv(file: Path) -> np.ndarray:
     """A series as (T, 11): bands, day of year."""
     columns = read_csv(file, (*BANDS, "doy"))[[*BANDS, "doy"]]
-    array = columns.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)  # text becomes NaN, and refused
+    array = columns.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)  # text becomes NaN, which is refused
     if not len(array):
         raise DataError(f"{file}: no row below the names of the columns; expected one an observation")
     days = array[:, -1]
@@ -155,7 +155,7 @@ def _matching_columns(table: Path, arrays: Sequence[np.ndarray], labels: np.ndar
         rows = _read_table(table)
     except DataError as error:
         if table.is_file():
-            logger.warning("%s; so the sites of its series are not known", error)
+            logger.warning("%s; the sites of its series stay unknown", error)
         return {}
     lengths = [len(array) if isinstance(array, np.ndarray) and array.ndim else 0 for array in arrays]
     same = np.array_equal(rows["sequencelength"], lengths) and np.array_equal(rows["classid"], labels)
@@ -163,8 +163,8 @@ def _matching_columns(table: Path, arrays: Sequence[np.ndarray], labels: np.ndar
 
 
 def _find_series_files(table: Path, paths: pd.Series) -> list[Path] | None:
-    """Where the series' files are. `path` was written on another disk, so only its tail means something here:
-    YEAR/<region>/<file>, or the whole of it below the data root or one of the folders around it."""
+    """The files of the series. `path` was written on another machine, so only its end is used: YEAR/<region>/<file>,
+    or all of it below the data root or one of its parents."""
     year, sample = table.parent.resolve(), next(filter(str.strip, paths), "")
     for folder, tail in ((year, 2), *((parent, 0) for parent in year.parents)):
         if not _below(folder, sample, tail).is_file():

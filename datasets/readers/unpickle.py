@@ -1,8 +1,8 @@
-"""Reading pickled object arrays of series without running anything that the file asks for.
+"""Reading pickled object arrays of series without running any code that the file names.
 
-A pickle is a program. This reader knows the few names that arrays of numbers are built from and gives each of them
-to a small stand-in of our own, which checks what it is handed; numpy's unpickling code is never reached. Any other
-name ends the reading with a DataError.
+A pickle is a program. This reader knows the few names from which arrays of numbers are built, and replaces each by a
+small class of its own that checks its arguments; numpy's unpickling code is never called. Any other name is a
+DataError.
 """
 
 from __future__ import annotations

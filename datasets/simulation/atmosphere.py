@@ -9,7 +9,7 @@ from datasets.simulation.weather import TileYear
 # all of it assumed, then tuned to unlabelled series; bands:
 #                       B2    B3    B4    B5    B6    B7    B8    B8A   B11   B12
 CLOUD = np.array((0.900, 0.880, 0.900, 0.930, 0.910, 0.890, 0.910, 0.880, 0.620, 0.480), np.float32)
-# share of the shadow's light that is left when full sun is 1: the blue sky fills in (assumed)
+# fraction of the shadow's light that is left when full sun is 1: the blue sky fills in (assumed)
 SHADOW_LIGHT = np.array((1.0, 0.9, 0.8, 0.75, 0.68, 0.66, 0.64, 0.62, 0.50, 0.47), np.float32)
 WAVELENGTH = np.array((492, 560, 665, 704, 740, 783, 833, 865, 1614, 2202), np.float32)  # nm, centre of the band
 HAZE = (WAVELENGTH / 492) ** -1.3  # Angstrom exponent of continental aerosol

@@ -18,7 +18,7 @@ LABELLED_TILES = 3  # tiles a site that the labelled pools cover; the unlabelled
 # confidence is above 95 % and the neighbours agree, as the method asks: the rate that is left is assumed
 WRONG_LABELS = 0.03
 MEAN_PIXELS = 2.5  # pixels a field, assumed
-MIXED = 0.15  # share of pixels with a strip of another field in them, assumed
+MIXED = 0.15  # fraction of pixels with a strip of another field in them, assumed
 FEWEST_OBSERVATIONS = 20  # a series, as in real data (23)
 
 
@@ -81,8 +81,8 @@ def _deal_pixels(rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_crops(rng: np.random.Generator, site: Site, count: int) -> np.ndarray:
-    shares = np.array(list(site.land.values()))
-    return np.array([NUMBER[name] for name in site.land])[rng.choice(len(shares), count, p=shares / shares.sum())]
+    fractions = np.array(list(site.land.values()))
+    return np.array([NUMBER[name] for name in site.land])[rng.choice(len(fractions), count, p=fractions / fractions.sum())]
 
 
 def _labels(rng: np.random.Generator, site: Site, crops: np.ndarray, field_of: np.ndarray) -> np.ndarray:
@@ -113,7 +113,7 @@ def _mix(rng: np.random.Generator, surface: np.ndarray) -> np.ndarray:
     count = surface.shape[1]
     rows = np.flatnonzero(rng.random(count) < MIXED)
     other = rng.integers(count, size=count)[rows]
-    share = (0.4 * rng.beta(1.0, 2.0, count))[rows].astype(np.float32)[:, None]
+    fraction = (0.4 * rng.beta(1.0, 2.0, count))[rows].astype(np.float32)[:, None]
     mixed = surface.copy()
-    mixed[:, rows] += share * (surface[:, other] - surface[:, rows])
+    mixed[:, rows] += fraction * (surface[:, other] - surface[:, rows])
     return mixed

@@ -19,7 +19,7 @@ class GroundState:
     brown: np.ndarray  # standing dry LAI
     residue: np.ndarray  # ground cover of dry residue
     flower: np.ndarray  # cover of flowers
-    water: np.ndarray  # share of the ground under water
+    water: np.ndarray  # fraction of the ground under water
 
 
 def ground_state(fields: Fields, days: np.ndarray) -> GroundState:
@@ -47,7 +47,7 @@ def _columns(fields: Fields, season: int, rows: np.ndarray) -> dict[str, np.ndar
 
 
 def _mown(cuts: np.ndarray, day: np.ndarray) -> np.ndarray:
-    """Share of the canopy left by mowing: a twentieth after a cut, half of it back in 19 days (assumed)."""
+    """Fraction of the canopy left by mowing: a twentieth after a cut, half of it regrown in 19 days (assumed)."""
     left = np.ones((len(cuts), day.shape[1]), np.float32)
     for cut in range(cuts.shape[1]):
         rows = np.flatnonzero(cuts[:, cut] < 400)
@@ -91,7 +91,7 @@ def reflectance(fields: Fields, state: GroundState, tile: TileYear) -> np.ndarra
     per_band = {name: getattr(fields, name).astype(np.float32).T[:, :, None] for name in materials}
     moisture = np.minimum(fields.wetness.astype(np.float32)[:, None] * tile.moisture.astype(np.float32), 1.0)
     total = state.green + state.brown
-    green_share = np.where(total > 0, state.green / np.maximum(total, 1e-6), 0.0)
+    green_fraction = np.where(total > 0, state.green / np.maximum(total, 1e-6), 0.0)
     snow = 1 - np.exp(-tile.snow.astype(np.float32) / fields.melt.astype(np.float32)[:, None])  # (P, D) of the ground
     bare, flowers = 1 - state.residue, state.flower
     dark = 1 - fields.shade.astype(np.float32)[:, None] * (1.25 - tile.sun.astype(np.float32))
@@ -105,7 +105,7 @@ def reflectance(fields: Fields, state: GroundState, tile: TileYear) -> np.ndarra
         straw = per_band["straw"][band] * (1 - np.float32(1 - spectra.WET_STRAW[band]) * moisture)
         ground = (soil * bare + straw * state.residue) * np.exp(np.float32(spectra.LOW_SUN[band]) * low_sun)
         ground += state.water * (per_band["lake"][band] - ground)
-        thick = per_band["withered"][band] + green_share * (per_band["leaf"][band] - per_band["withered"][band])
+        thick = per_band["withered"][band] + green_fraction * (per_band["leaf"][band] - per_band["withered"][band])
         through = np.exp(np.float32(-spectra.EXTINCTION[band]) * total)
         surface = thick + (ground - thick) * through
         surface += flowers * (np.float32(spectra.FLOWER[band]) - surface)

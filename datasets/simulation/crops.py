@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Crop:
-    """One land cover. Days are days of year or day counts, LAI in m2/m2, shares 0-1."""
+    """One land cover. Days are days of year or day counts, LAI in m2/m2, fractions 0-1."""
 
     name: str
     codes: tuple[int, ...]  # CDL codes, drawn evenly
@@ -21,16 +21,16 @@ class Crop:
     lai: tuple[float, float]  # peak: low and high of the usual range
     up: tuple[float, float] = (0.0, 8.0)  # planting to mid green-up; logistic width
     down: tuple[float, float] = (25.0, 7.0)  # mid senescence to harvest; logistic width
-    brown: float = 0.6  # share of the peak LAI that stands dry after senescence
+    brown: float = 0.6  # fraction of the peak LAI that stands dry after senescence
     residue: float = 0.6  # ground cover of dry residue after harvest
     base: float = 0.0  # LAI that stays green all year
     spread: float = 6.5  # standard deviation of the dates among fields, days
     flower: float = 0.0  # cover of yellow flowers at full bloom
     cuts: int = 0  # most mowings a year
-    flood: float = 0.0  # share of ground under water in the flooded season
-    water: float = 0.0  # share of open water all year
+    flood: float = 0.0  # fraction of ground under water in the flooded season
+    water: float = 0.0  # fraction of open water all year
     shade: float = 0.0  # shadow cast inside the canopy, 0-1
-    paved: float = 0.0  # share of ground that is built over
+    paved: float = 0.0  # fraction of ground that is built over
     drought: float = 0.0  # chance of a summer dip with autumn regrowth
 
 

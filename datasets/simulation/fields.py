@@ -35,7 +35,7 @@ class Fields:
     down: np.ndarray  # (F, SEASONS) day of mid senescence
     down_width: np.ndarray
     end: np.ndarray  # (F, SEASONS) harvest or killing
-    brown: np.ndarray  # (F, SEASONS) share of the peak left standing dry
+    brown: np.ndarray  # (F, SEASONS) fraction of the peak left standing dry
     base: np.ndarray  # (F,) evergreen LAI
     cuts: np.ndarray  # (F, MOST_CUTS) mowing days
     residue: np.ndarray  # (F, 2) dry cover on 1 January, after harvest

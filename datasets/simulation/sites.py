@@ -1,11 +1,11 @@
-"""The six study sites: climate, soils, orbits, crop calendars and land cover shares.
+"""The six study sites: climate, soils, orbits, crop calendars and land cover fractions.
 
 Crop calendars are planting and harvest days in the manner of USDA NASS, "Field Crops: Usual Planting and Harvesting
 Dates", Agricultural Handbook 628 (2010): about the middle of the most active period of the state. They are set by
 hand, not copied row by row: take them as good to ten or fifteen days. Perennial cover has no such table: its green-up
 and dormancy are assumed, in line with the land surface phenology of Zhang et al. (2003, RSE 84). Which covers a site
-has is as in the published study; their shares are assumed, more even than acreage so that rare classes are seen. Sky
-tables (`kept`, `snowfall`, `melt`), the brightness of soil and straw, some dates (by up to ten days) and some shares
+has is as in the published study; their fractions are assumed, more even than acreage so that rare classes are seen. Sky
+tables (`kept`, `snowfall`, `melt`), the brightness of soil and straw, some dates (by up to ten days) and some fractions
 are tuned to *unlabelled* real series; no label took part.
 """
 
@@ -20,8 +20,8 @@ class Site:
 
     name: str
     latitude: float
-    share: float  # of all series
-    two_orbits: float  # share of tiles seen from two orbits
+    weight: float  # fraction of all series
+    two_orbits: float  # fraction of tiles seen from two orbits
     orbit_gap: int  # days from the first orbit's pass to the second's
     kept: tuple[float, ...]  # chance that a scene passes the metadata cloud filter
     cover: float  # mean opaque cloud cover of the scenes kept
@@ -31,7 +31,7 @@ class Site:
     soil: tuple[float, float, float]  # log brightness, redness, short-wave infrared
     straw: float  # log brightness of crop residue
     frost: int  # first killing frost, which ends weeds and volunteer growth
-    land: dict[str, float] = field(hash=False)  # crop -> share
+    land: dict[str, float] = field(hash=False)  # crop -> fraction of the series
     calendar: dict[str, tuple[int, int]] = field(hash=False)  # crop -> planting (green-up), harvest (dormancy)
 
 
@@ -39,7 +39,7 @@ _NO_SNOW = (0.0,) * 12
 
 ADAMS = Site(
     name="Adams",  # North Dakota
-    latitude=46.1, share=0.24, two_orbits=1.0, orbit_gap=2,
+    latitude=46.1, weight=0.24, two_orbits=1.0, orbit_gap=2,
     kept=(0.40, 0.42, 0.68, 0.48, 0.62, 0.69, 0.74, 0.80, 0.58, 0.45, 0.35, 0.30), cover=0.20,
     rain=(0.02, 0.02, 0.08, 0.20, 0.28, 0.32, 0.27, 0.24, 0.22, 0.18, 0.08, 0.03),
     snowfall=(0.08, 0.28, 0.16, 0.01, 0.0, 0.0, 0.0, 0.0, 0.0, 0.04, 0.04, 0.18),
@@ -60,7 +60,7 @@ ADAMS = Site(
 
 COAHOMA = Site(
     name="Coahoma",  # Mississippi
-    latitude=34.2, share=0.12, two_orbits=0.05, orbit_gap=3,
+    latitude=34.2, weight=0.12, two_orbits=0.05, orbit_gap=3,
     kept=(0.50, 0.26, 0.56, 0.60, 0.74, 0.72, 0.56, 0.70, 0.82, 0.70, 0.42, 0.20), cover=0.14,
     rain=(0.33, 0.34, 0.34, 0.32, 0.30, 0.28, 0.29, 0.24, 0.20, 0.22, 0.29, 0.33),
     snowfall=_NO_SNOW, melt=(9.0,) * 12, soil=(0.07, 0.05, -0.12), straw=-0.2, frost=312,
@@ -77,7 +77,7 @@ COAHOMA = Site(
 
 GARFIELD = Site(
     name="Garfield",  # Washington
-    latitude=46.4, share=0.23, two_orbits=1.0, orbit_gap=2,
+    latitude=46.4, weight=0.23, two_orbits=1.0, orbit_gap=2,
     kept=(0.32, 0.30, 0.62, 0.42, 0.62, 0.84, 0.86, 0.92, 0.76, 0.76, 0.55, 0.28), cover=0.23,
     rain=(0.35, 0.32, 0.32, 0.28, 0.25, 0.17, 0.06, 0.06, 0.11, 0.23, 0.36, 0.37),
     snowfall=(0.09, 0.26, 0.06, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.005, 0.04, 0.10),
@@ -96,7 +96,7 @@ GARFIELD = Site(
 
 HARVEY = Site(
     name="Harvey",  # Kansas
-    latitude=38.0, share=0.16, two_orbits=0.9, orbit_gap=3,
+    latitude=38.0, weight=0.16, two_orbits=0.9, orbit_gap=3,
     kept=(0.48, 0.40, 0.46, 0.50, 0.50, 0.68, 0.82, 0.70, 0.76, 0.74, 0.62, 0.48), cover=0.18,
     rain=(0.10, 0.12, 0.20, 0.25, 0.32, 0.28, 0.25, 0.24, 0.20, 0.18, 0.13, 0.11),
     snowfall=(0.07, 0.09, 0.02, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.015, 0.07),
@@ -115,7 +115,7 @@ HARVEY = Site(
 
 HASKELL = Site(
     name="Haskell",  # Texas
-    latitude=33.2, share=0.13, two_orbits=0.45, orbit_gap=3,
+    latitude=33.2, weight=0.13, two_orbits=0.45, orbit_gap=3,
     kept=(0.62, 0.48, 0.55, 0.52, 0.55, 0.70, 0.86, 0.74, 0.70, 0.76, 0.76, 0.60), cover=0.14,
     rain=(0.09, 0.10, 0.13, 0.16, 0.23, 0.20, 0.13, 0.15, 0.17, 0.16, 0.11, 0.10),
     snowfall=(0.012, 0.012, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.015),
@@ -133,7 +133,7 @@ HASKELL = Site(
 
 RANDOLPH = Site(
     name="Randolph",  # the state is not published: Corn Belt dates assumed
-    latitude=38.5, share=0.12, two_orbits=0.25, orbit_gap=2,
+    latitude=38.5, weight=0.12, two_orbits=0.25, orbit_gap=2,
     kept=(0.52, 0.44, 0.42, 0.52, 0.55, 0.66, 0.84, 0.58, 0.74, 0.72, 0.76, 0.60), cover=0.26,
     rain=(0.26, 0.27, 0.31, 0.34, 0.34, 0.30, 0.27, 0.25, 0.22, 0.24, 0.27, 0.28),
     snowfall=(0.10, 0.11, 0.03, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.03, 0.09),

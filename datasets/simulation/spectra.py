@@ -57,8 +57,8 @@ def draw_soils(rng: np.random.Generator, count: int, site: tuple[float, float, f
     soil = np.log(SOIL) + bright[:, None] + red[:, None] * REDNESS
     soil += rng.normal(0, 0.10, (count, 1)) * CLAY + rng.normal(site[2] + 0.03, 0.12, (count, 1)) * SHORT_WAVE
     soil += rng.normal(0, 0.15, (count, 1)) * HUMUS + rng.normal(0, 0.02, (count, 10))
-    built, share = PAVED * np.exp(rng.normal(0, 0.3, (count, 1))), paved[:, None]
-    return np.log((1 - share) * np.exp(soil) + share * built)
+    built, fraction = PAVED * np.exp(rng.normal(0, 0.3, (count, 1))), paved[:, None]
+    return np.log((1 - fraction) * np.exp(soil) + fraction * built)
 
 
 def draw_straw(rng: np.random.Generator, count: int, bright: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from datasets.simulation.sites import SITES, Site
 FIRST_YEAR = 2019
 REPEAT = 5  # days between passes of one orbit, Sentinel-2A and 2B together (ESA Sentinel-2 User Handbook, 2015)
 SPIN_UP = 60  # days of weather before 1 January, for snow and moisture
-CLEAR_SCENES = 0.50  # share of kept scenes without opaque clouds, tuned to unlabelled real series
+CLEAR_SCENES = 0.50  # fraction of kept scenes without opaque clouds, tuned to unlabelled real series
 TILES = 24  # tiles a site; labelled pools use the first few only
 LATE_SPRING = {2019: 7.0}  # days; a wet spring, very slow planting (USDA NASS, Crop Progress, 2019); size assumed
 _WEATHER_STREAM = 7  # keeps these random streams apart from those of the pools
@@ -25,7 +25,7 @@ class TileYear:
 
     days: np.ndarray  # (D,) day of year
     orbit: np.ndarray  # (D,) 0 or 1
-    cover: np.ndarray  # (D,) share of the tile under opaque clouds
+    cover: np.ndarray  # (D,) fraction of the tile under opaque clouds
     haze: np.ndarray  # (D,) additive error of the atmospheric correction at 490 nm, reflectance
     bright: np.ndarray  # (D,) relative error common to all bands (view angle, calibration)
     swir: np.ndarray  # (D,) the same, of the short-wave infrared alone
@@ -84,7 +84,7 @@ def tile_year(seed: int, site_number: int, tile: int, year: int) -> TileYear:
 def _passes(site: Site, of_tile: np.random.Generator, tile: int, year: int) -> tuple[np.ndarray, np.ndarray]:
     """All overpass days of the year and their orbits; the five-day rhythm runs on over the years."""
     phase = int(of_tile.integers(REPEAT))
-    two = (tile * 0.618034 + 0.3) % 1 < site.two_orbits  # golden ratio steps: even shares of few tiles
+    two = (tile * 0.618034 + 0.3) % 1 < site.two_orbits  # golden ratio steps: even fractions of few tiles
     elapsed = sum(days_in_year(y) for y in range(FIRST_YEAR, year))
     first = (phase - elapsed) % REPEAT
     days = [np.arange(first + 1, days_in_year(year) + 1, REPEAT)]

@@ -6,16 +6,18 @@ Figures are drawn on their own Agg canvas, so no display is needed and no global
 from __future__ import annotations
 
 import importlib.util
-import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from utils.files import atomic_write
+
 COLOURS = ("#2a6f97", "#e09f3e", "#6a994e", "#9e2a2b")
+MARKERS = "osD^v<>p*X"
 
 
 def available() -> bool:
@@ -33,31 +35,52 @@ def new_figure(width: float, height: float):
     return figure
 
 
+def save(figure, path: Path) -> None:
+    """Write a picture, whole or not at all."""
+    with atomic_write(path) as partial:
+        figure.savefig(partial, bbox_inches="tight")
+
+
+def offsets(count: int, gap: float) -> np.ndarray:
+    """Shifts (count,) around 0, `gap` apart, for series of error bars that would overlap at one place."""
+    return gap * (np.arange(count) - (count - 1) / 2)
+
+
 def confusion_matrix(matrix: np.ndarray, names: Sequence[str], path: Path, title: str = "") -> None:
-    """Counts (C, C), rows true, of the classes that occur in truth or prediction; colour is the share of the row."""
-    present = np.flatnonzero(matrix.sum(0) + matrix.sum(1))
-    counts, names = matrix[np.ix_(present, present)], [names[i] for i in present]
-    support = counts.sum(1)
-    share = counts / np.maximum(support, 1)[:, None]
-    size = len(present)
-    figure = new_figure(4.2 + 0.46 * size, 2.8 + 0.46 * size)
+    """Counts (C, C), rows true; the colour is the fraction of the row.
+
+    Rows are the classes that occur in the truth, columns those that occur in truth or prediction.
+    """
+    support = matrix.sum(1)
+    rows, columns = np.flatnonzero(support), np.flatnonzero(support + matrix.sum(0))
+    counts, support = matrix[np.ix_(rows, columns)], support[rows]
+    fraction = counts / support[:, None]
+    figure = new_figure(4.2 + 0.46 * len(columns), 2.8 + 0.46 * len(rows))
     axes = figure.subplots()
-    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(fraction, cmap="Blues", vmin=0, vmax=1)
     for row, column in zip(*np.nonzero(counts), strict=True):
-        colour = "white" if share[row, column] > 0.5 else "black"
+        colour = "white" if fraction[row, column] > 0.5 else "black"
         axes.text(column, row, _short(counts[row, column]), ha="center", va="center", fontsize=8, color=colour)
-    axes.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(size), [f"{name} ({n:,})" for name, n in zip(names, support, strict=True)])
-    axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
+    axes.set_xticks(range(len(columns)), [names[i] for i in columns], rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(rows)), [f"{names[i]} ({n:,})" for i, n in zip(rows, support, strict=True)])
+    axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#dddddd", linewidth=0.5)
     axes.tick_params(which="both", length=0, labelsize=9)
     axes.set(xlabel="predicted class", ylabel="true class (series)")
-    absent = len(matrix) - size
-    note = f"{absent} of {len(matrix)} classes in neither truth nor prediction, not shown" if absent else ""
-    axes.set_title("\n".join(filter(None, (title, note))), fontsize=10)
-    figure.colorbar(image, ax=axes, shrink=0.6, label="share of the true class")
-    figure.savefig(path, bbox_inches="tight")
+    axes.set_title("\n".join(filter(None, (title, _absent(len(matrix), len(rows), len(columns))))), fontsize=10)
+    figure.colorbar(image, ax=axes, shrink=0.6, label="fraction of the true class")
+    save(figure, path)
+
+
+def _absent(classes: int, rows: int, columns: int) -> str:
+    """Which classes a confusion matrix does not show."""
+    notes = []
+    if rows < columns:
+        notes.append(f"{columns - rows} predicted but without series")
+    if columns < classes:
+        notes.append(f"{classes - columns} in neither truth nor prediction, not shown")
+    return f"of {classes} classes: {'; '.join(notes)}" if notes else ""
 
 
 def _short(count: int) -> str:
@@ -67,74 +90,107 @@ def _short(count: int) -> str:
     return f"{count / 1e3:.0f}k" if count < 999_500 else f"{count / 1e6:.3g}M"
 
 
-def learning_curve(log: pd.DataFrame, path: Path, title: str = "") -> None:
-    """Loss, and the scores there are, by epoch; the epoch with the lowest held-out loss is marked.
+CURVES = {  # label of a panel's axis -> columns of trainlog.csv and their names in the legend
+    "loss": {"train_loss": "train", "valid_loss": "held out"},
+    "OA": {"train_oa": "train", "valid_oa": "held out"},
+    "macro F1": {"valid_macro_f1": "held out, all classes", "valid_macro_f1_present": "held out, present classes"},
+    "top-1 accuracy": {"train_top1": "train", "valid_top1": "held out"},
+}
 
-    `log` has columns epoch, train_loss and any of valid_loss, train_oa, valid_oa, valid_macro_f1 (training) or
-    train_top1, valid_top1 (pre-training).
+
+def learning_curve(log: pd.DataFrame, path: Path, title: str = "") -> None:
+    """Loss and scores by epoch, a panel each; the epoch with the lowest held-out loss is marked.
+
+    `log` has the column epoch and columns of CURVES.
     """
-    curves = {
-        "loss": {"train_loss": "train", "valid_loss": "held out"},
-        "score": {"train_oa": "train OA", "valid_oa": "held-out OA", "valid_macro_f1": "held-out macro F1",
-                  "train_top1": "train top-1", "valid_top1": "held-out top-1"},
-    }  # fmt: skip
-    curves = {quantity: columns for quantity, columns in curves.items() if set(columns) & set(log)}
+    curves = {quantity: columns for quantity, columns in CURVES.items() if set(columns) & set(log)}
     held_out = log["valid_loss"] if "valid_loss" in log else pd.Series(dtype=float)
     best = log["epoch"][held_out.idxmin()] if held_out.notna().any() else None
-    figure = new_figure(5 * len(curves), 4)
+    marker = {"marker": "o", "markersize": 3 if len(log) > 1 else 8}  # one epoch has no line, only its marker
+    figure = new_figure(4.6 * len(curves), 4)
     panels = figure.subplots(1, len(curves), squeeze=False)[0]
     for axes, (quantity, columns) in zip(panels, curves.items(), strict=True):
-        for column, colour in zip(filter(log.__contains__, columns), COLOURS, strict=False):
-            axes.plot(log["epoch"], log[column], color=colour, label=columns[column], marker=".", markersize=4)
         if best is not None:
             axes.axvline(best, color="#777777", linestyle="--", linewidth=1, label=f"best epoch: {best:g}")
+        for column, colour in zip(filter(log.__contains__, columns), COLOURS, strict=False):
+            axes.plot(log["epoch"], log[column], color=colour, label=columns[column], **marker)
         axes.set(xlabel="epoch", ylabel=quantity, xlim=(log["epoch"].min() - 0.5, log["epoch"].max() + 0.5))
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(color="#eeeeee")
         axes.legend(frameon=False, fontsize=9)
     losses = log[[column for column in curves["loss"] if column in log]]
     if losses.min(axis=None) > 0 and losses.max(axis=None) > 20 * losses.min(axis=None):
-        panels[0].set_yscale("log")  # a fresh head can start far above where it ends
+        panels[0].set_yscale("log")  # a new decoder can start far above where it ends
     figure.suptitle(title, fontsize=11)
-    figure.savefig(path, bbox_inches="tight")
+    save(figure, path)
 
 
 def with_spread(mean: float, std: float) -> str:
-    """0.812 ± 0.020, or 0.812 where there is no standard deviation (NaN)."""
+    """0.812 ± 0.020, or 0.812 without a standard deviation (NaN), or – without a mean."""
+    if np.isnan(mean):
+        return "–"
     return f"{mean:.3f}" if np.isnan(std) else f"{mean:.3f} ± {std:.3f}"
 
 
-def _broken(label: str) -> str:
-    """The label in lines of at most 36 characters, cut at blanks and, where a word is longer, behind its separators."""
-    lines = textwrap.wrap(label, 36, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(part for line in lines for part in re.findall(r".{1,36}$|.{1,35}[_/+,:=]|.+?(?:[_/+,:=]|$)", line))
+def wrap(label: str, width: int = 36) -> str:
+    """The label in lines of about `width` characters, broken at blanks alone: a longer word stays whole."""
+    return "\n".join(textwrap.wrap(label, width, break_long_words=False, break_on_hyphens=False))
 
 
 def comparison(labels: Sequence[str], scores: Mapping[str, tuple[ArrayLike, ArrayLike]], path: Path) -> None:
-    """Horizontal bars with error bars, a group a label, first label on top.
+    """Horizontal bars with error bars, a group for each label, the first label on top.
 
     `scores` maps a score's name to its means and standard deviations (NaN: none), each as long as `labels`, in 0 … 1.
     """
-    labels = [_broken(label) for label in labels]
+    labels = [wrap(label) for label in labels]
     height = 0.8 / len(scores)
     lines = max(label.count("\n") + 1 for label in labels)
-    figure = new_figure(9, 1.1 + len(labels) * max(0.3 * len(scores), 0.18 * lines + 0.1))
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    figure = new_figure(6.5 + 0.075 * longest, 1.1 + len(labels) * max(0.3 * len(scores), 0.18 * lines + 0.1))
     axes = figure.subplots()
-    for position, (name, (means, stds)) in enumerate(scores.items()):
-        places = np.arange(len(labels)) + (position - (len(scores) - 1) / 2) * height
-        axes.barh(places, means, height, xerr=stds, label=name, color=COLOURS[position], capsize=2.5,
-                  error_kw={"linewidth": 1})  # fmt: skip
+    shifts = offsets(len(scores), height)
+    for (name, (means, stds)), shift, colour in zip(scores.items(), shifts, COLOURS, strict=False):
+        places = np.arange(len(labels)) + shift
+        axes.barh(places, means, height, xerr=stds, label=name, color=colour, capsize=2.5, error_kw={"linewidth": 1})
         for place, mean, std in zip(places, means, stds, strict=True):
-            end = min(max(mean, 0) + np.nan_to_num(std), 1)
+            end = min(max(np.nan_to_num(mean), 0) + np.nan_to_num(std), 1)
             axes.text(end + 0.012, place, with_spread(mean, std), va="center", fontsize=8)
     axes.set_yticks(range(len(labels)), labels, fontsize=9)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1)  # what is written behind a long bar stands outside
+    axes.set_xlim(0, 1)  # the text after a long bar is outside
     axes.set_xticks(np.linspace(0, 1, 6))
-    has_spread = not all(np.isnan(stds).all() for _, stds in scores.values())
-    axes.set_xlabel(f"score on the eval split{', mean ± standard deviation over seeds' if has_spread else ''}")
+    axes.set_xlabel(f"{', '.join(scores)} on the eval split{_spread_note(stds for _, stds in scores.values())}")
     axes.grid(axis="x", color="#eeeeee")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=len(scores), frameon=False, fontsize=9)
-    figure.savefig(path, bbox_inches="tight")
+    save(figure, path)
+
+
+def years(scores: Mapping[str, Mapping[str, tuple[Sequence[str], ArrayLike, ArrayLike]]], path: Path) -> None:
+    """Scores by test set, a panel for each score and a line with error bars for each label.
+
+    `scores` maps a score's name to, for each label, its test sets, means and standard deviations (NaN: none).
+    """
+    labels = list(dict.fromkeys(label for curves in scores.values() for label in curves))
+    sets = sorted({name for curves in scores.values() for names, *_ in curves.values() for name in names})
+    shifts = dict(zip(labels, offsets(len(labels), min(0.06, 0.5 / len(labels))), strict=True))
+    figure = new_figure(1.2 + len(scores) * max(3.2, 0.9 * len(sets)), 4.2)
+    for axes, (name, curves) in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores.items(), strict=True):
+        for number, (label, (names, means, stds)) in enumerate(curves.items()):
+            places = [sets.index(name) + shifts[label] for name in names]
+            style = {"marker": MARKERS[number % len(MARKERS)], "color": f"C{number % 10}", "capsize": 2.5}
+            axes.errorbar(places, means, np.nan_to_num(stds), label=wrap(label), linewidth=1.2, **style)
+        axes.set_xticks(range(len(sets)), [wrap(name, 12) for name in sets])
+        axes.set(xlabel="tested on", ylabel=name, xlim=(-0.5, len(sets) - 0.5))
+        axes.grid(axis="y", color="#eeeeee")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
+    note = _spread_note(stds for curves in scores.values() for *_, stds in curves.values())
+    figure.suptitle(f"scores on the eval split of each test set{note}", fontsize=10)
+    save(figure, path)
+
+
+def _spread_note(stds: Iterable[ArrayLike]) -> str:
+    has_spread = any(not np.isnan(of_score).all() for of_score in stds)
+    return ", mean ± standard deviation over seeds" if has_spread else ""

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder: args.json, a CSV row an epoch, TensorBoard scalars."""
+"""What a run leaves in its folder: args.json, one CSV row an epoch, TensorBoard scalars."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ import csv
 import itertools
 import json
 import shutil
-from argparse import Namespace
 from pathlib import Path
 
-from tscls.recipe import Recipe
+import pandas as pd
+
 from utils.errors import UsageError
+from utils.files import atomic_write, write_text
 
 
 class RunLog:
-    """The folder of one run. ``rows`` are those of trainlog.csv so far."""
+    """The folder of one run. ``rows`` are the rows of trainlog.csv so far."""
 
     def __init__(self, folder: str | Path, args: dict, *, resume_epoch: int | None = None, again: bool = False):
-        """Make the folder, or go on in it: rows of epochs from ``resume_epoch`` on are dropped.
+        """Make the folder, or resume in it: rows from epoch ``resume_epoch`` on are dropped.
 
-        An earlier run in its place is kept under another name; ``again`` replaces it if its arguments are the same.
+        An earlier run of the same name is kept as NAME.1, NAME.2 …; with ``again`` one of equal arguments is replaced.
         """
         from torch.utils.tensorboard import SummaryWriter
 
         self.folder = Path(folder)
         try:
             if resume_epoch is None:
-                make_way(self.folder, args if again else None)
+                set_aside(self.folder, args if again else None)
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{self.folder}: cannot be written ({error.strerror}); give another --logdir") from None
@@ -35,7 +36,7 @@ class RunLog:
         self.writer = SummaryWriter(str(self.folder))
 
     def epoch(self, row: dict) -> None:
-        """Add one epoch's row, its numbers also as scalars."""
+        """Append the row of an epoch; its numbers also become scalars."""
         self.rows.append({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
         write_rows(self.folder / "trainlog.csv", self.rows)
         for name, value in row.items():
@@ -44,33 +45,33 @@ class RunLog:
         self.writer.flush()
 
     def scalars(self, group: str, values: dict, step: int) -> None:
-        """TensorBoard scalars of one moment."""
+        """TensorBoard scalars ``group/name`` at a step."""
         for name, value in values.items():
             self.writer.add_scalar(f"{group}/{name}", value, step)
 
     def write_json(self, name: str, content) -> None:
-        (self.folder / name).write_text(as_json(content), encoding="utf-8")
+        write_text(self.folder / name, as_json(content))
 
     def close(self) -> None:
         self.writer.close()
 
 
-def run_arguments(args: Namespace, name: str, seed: int, recipe: Recipe) -> dict:
-    """What args.json keeps of a training run: the command line, and what it came to."""
+def run_arguments(args, name: str, seed: int, recipe) -> dict:
+    """The content of args.json of a training run: the command line, and the model, seed and recipe that it led to."""
     return {**vars(args), "model": name, "seed": seed, "recipe_used": vars(recipe)}
 
 
 def rows_before(epoch: int, path: Path) -> list[dict]:
-    """The rows of a trainlog.csv up to an epoch; UsageError for one that does not number its epochs."""
+    """The rows of a trainlog.csv before an epoch; UsageError if a row has no epoch number."""
     rows = read_rows(path)
     try:
         return [row for row in rows if int(row["epoch"]) < epoch]
     except (KeyError, TypeError, ValueError):
-        raise UsageError(f"{path}: a row has no number in the column 'epoch'; move it away to go on here") from None
+        raise UsageError(f"{path}: a row has no number in the column 'epoch'; move the file away to resume") from None
 
 
-def make_way(folder: Path, same: dict | None) -> None:
-    """Move what an earlier run left in ``folder`` to NAME.1, NAME.2 …; remove it if its arguments are ``same``."""
+def set_aside(folder: Path, same: dict | None) -> None:
+    """Rename an earlier run's ``folder`` to NAME.1, NAME.2 …; remove it if its arguments are ``same``."""
     kept = folder / "args.json"
     if not kept.is_file():
         return
@@ -83,7 +84,7 @@ def make_way(folder: Path, same: dict | None) -> None:
 
 
 def _arguments(file: Path) -> dict | None:
-    """What an args.json holds; None for one that was cut off."""
+    """The content of an args.json; None if it is truncated."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
@@ -95,20 +96,19 @@ def as_json(content) -> str:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """The rows of a CSV log, as dicts of strings; none where there is no file."""
+    """The rows of a CSV log as dicts of strings; none if there is no file.
+
+    By the csv module, not pandas: cells stay the text that they are, also in rows that are shorter or longer than the
+    header, which pandas refuses or shifts.
+    """
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return [{name: cell for name, cell in row.items() if name is not None} for row in rows]  # None: more than columns
+    return [{name: cell for name, cell in row.items() if name is not None} for row in rows]  # None: beyond the header
 
 
 def write_rows(path: Path, rows: list[dict]) -> None:
-    """Replace a CSV log, whole or not at all; it gets the columns of all rows, empty where a row has no such value."""
-    columns = dict.fromkeys(name for row in rows for name in row)  # a set that keeps their order
-    partial = path.with_name(path.name + ".part")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(columns))
-        writer.writeheader()
-        writer.writerows(rows)
-    partial.replace(path)
+    """Replace a CSV log, whole or not at all; it has the columns of all rows, and empty cells for missing values."""
+    with atomic_write(path) as partial:
+        pd.DataFrame(rows, dtype=object).to_csv(partial, index=False, lineterminator="\n")

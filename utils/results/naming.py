@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from pathlib import Path
 
 DOY_NOTICE = "it is for the transformer; stnet always reads the day of year"
-LENGTH_WORDS = {"rc": "RC", "pad": "Pad", "interp": "Int"}  # how series reach length S
+LENGTH_WORDS = {"rc": "RC", "pad": "Pad", "interp": "Int"}  # how series are brought to length S
+UNSAFE = re.compile(r'[\\/:*?"<>|\x00-\x1f]')  # characters that some system does not allow in a file name
 
 
 def join_name(*parts: object) -> str:
-    """The parts of a name that there are, joined by '_'."""
-    return "_".join(str(part) for part in parts if part not in (None, ""))
+    """The parts that are not None or empty, joined by '_'; characters that are unsafe in a file name become '-'."""
+    return UNSAFE.sub("-", "_".join(str(part) for part in parts if part not in (None, "")))
 
 
 def pretraining_name(

@@ -1,11 +1,12 @@
-"""Run folders read back from disk: what main_tscls.py leaves in LOGDIR/NAME, as one table over runs and test sets."""
+"""Run folders read back from disk: what main_tscls.py writes to LOGDIR/NAME, as one table over runs and test sets."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +17,13 @@ from utils.metrics import SCORES
 
 COSTS = ("parameters", "train_seconds", "series_per_s")
 LOGS = ("args.json", "trainlog.csv", "testlog.csv")
+LATER = ("macro_f1_present",)  # scores that earlier versions did not write
 # Two runs that differ in these alone are repetitions of one experiment.
 NOT_THE_EXPERIMENT = frozenset("seed seeds models years logdir device workers print_freq eval".split())
 
 
-class Run(NamedTuple):
-    """A finished training run: its folder, its arguments, and one row of scores for each test set."""
+class FinishedRun(NamedTuple):
+    """A run that was trained and tested: its folder, its arguments, and one row of scores for each test set."""
 
     folder: Path
     arguments: dict[str, Any]
@@ -29,19 +31,19 @@ class Run(NamedTuple):
 
 
 def run_folders(where: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The run folders among and directly below the given folders, sorted by name within each.
+    """The run folders among and directly below the given folders, sorted within each.
 
-    NAME.1, NAME.2 … that an earlier run of NAME was moved to do not count, unless they are given themselves.
+    Sorted by name, and NAME, NAME.2, NAME.1 where earlier runs of NAME were renamed: the newest first.
 
     Raises:
-        UsageError: a folder that is not there, or no run folder at all.
+        UsageError: a folder does not exist, or none of them is or holds a run folder.
     """
     places = [Path(place) for place in ([where] if isinstance(where, str | Path) else where)]
-    folders: dict[Path, None] = {}  # ordered, each once
+    folders: dict[Path, None] = {}  # an ordered set
     for place in places:
         if not place.is_dir():
             raise UsageError(f"{place}: no such folder; give the --logdir of a training or a run folder in it")
-        below = (folder for folder in sorted(place.iterdir()) if _is_run(folder) and not _is_moved(folder))
+        below = sorted(filter(_is_run, place.iterdir()), key=_newest_first)
         folders.update(dict.fromkeys([place] if _is_run(place) else below))
     if not folders:
         raise UsageError(f"no run in {', '.join(map(str, places))}: expected run folders with {' or '.join(LOGS)}")
@@ -52,23 +54,17 @@ def _is_run(folder: Path) -> bool:
     return any((folder / name).is_file() for name in LOGS)
 
 
-def _is_moved(folder: Path) -> bool:
-    """Whether logs.make_way moved this run here; a --suffix may end in the same way, but is in args.json."""
-    match = re.fullmatch(r"(.+)\.\d+", folder.name)
-    if match is None or not _is_run(folder.with_name(match[1])):
-        return False
-    try:
-        suffix = json.loads((folder / "args.json").read_text(encoding="utf-8")).get("suffix")
-    except (OSError, ValueError, AttributeError):
-        return True
-    return not (suffix and folder.name.endswith(f"_{suffix}"))
+def _newest_first(folder: Path) -> tuple[str, float]:
+    """Sorts by name; of runs that logs.set_aside renamed, those with the highest number come first, after NAME."""
+    match = re.fullmatch(r"(.+)\.(\d+)", folder.name)
+    return (match[1], -int(match[2])) if match else (folder.name, -math.inf)
 
 
 def is_pretraining(folder: Path) -> bool:
     return folder.name.startswith("P_")
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> FinishedRun:
     """Read args.json and testlog.csv.
 
     Raises:
@@ -78,24 +74,25 @@ def read_run(folder: Path) -> Run:
         arguments = json.loads((folder / "args.json").read_text(encoding="utf-8"))
         tests = pd.read_csv(folder / "testlog.csv", dtype={"year": str, "regions": str})
     except FileNotFoundError as error:
-        raise UsageError(f"{folder}: no {Path(error.filename).name} (a run that did not end?)") from error
+        raise UsageError(f"{folder}: no {Path(error.filename).name} (a run that did not finish?)") from error
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder}: damaged args.json or testlog.csv ({error})") from error
     if not isinstance(arguments, dict) or not isinstance(arguments.get("model"), str):
         raise UsageError(f"{folder}: args.json does not name a model")
-    missing = [column for column in ("year", *SCORES) if column not in tests]
+    required = [score for score in SCORES if score not in LATER]
+    missing = [column for column in ("year", *required) if column not in tests]
     if missing or tests.empty:
         raise UsageError(f"{folder}: testlog.csv lacks {', '.join(missing) or 'a row'}")
     measures = [*SCORES, *COSTS]
     tests = tests.reindex(columns=["year", "regions", *measures]).fillna({"regions": ""})
     tests[measures] = tests[measures].apply(pd.to_numeric, errors="coerce")
-    if tests[list(SCORES)].isna().any(axis=None):
+    if tests[required].isna().any(axis=None):
         raise UsageError(f"{folder}: testlog.csv has a score that is not a number")
-    return Run(folder, arguments, tests.drop_duplicates(["year", "regions"], keep="last", ignore_index=True))
+    return FinishedRun(folder, arguments, tests.drop_duplicates(["year", "regions"], keep="last", ignore_index=True))
 
 
-def read_runs(where: str | Path | Sequence[str | Path]) -> list[Run]:
-    """The finished training runs among and below the given folders; a damaged one is named on stderr and skipped.
+def read_runs(where: str | Path | Sequence[str | Path]) -> list[FinishedRun]:
+    """The finished training runs among and directly below the given folders; a damaged one is skipped, with a line.
 
     Raises:
         UsageError: no finished training run.
@@ -113,11 +110,12 @@ def read_runs(where: str | Path | Sequence[str | Path]) -> list[Run]:
     return runs
 
 
-def results(runs: Sequence[Run]) -> pd.DataFrame:
+def results(runs: Sequence[FinishedRun]) -> pd.DataFrame:
     """One row a run and test set: label, model, pretrained, budget, train_year, seed, year, regions, scores, costs.
 
     Rows of one `experiment` differ in seed and test set alone and share a `label`. `headline` marks one row a run: the
-    test on the training year, or else the first test.
+    test on the training year, or else the first test. If runs differ in none of these, as when one was repeated on
+    another device, the first counts (`run_folders` puts the newest first) and the others are named on stderr.
     """
     experiments = {_experiment(run.arguments): run.arguments for run in runs}
     labels = dict(zip(experiments, _labels(list(experiments.values())), strict=True))
@@ -125,6 +123,7 @@ def results(runs: Sequence[Run]) -> pd.DataFrame:
     for run in runs:
         key, train_year = _experiment(run.arguments), str(run.arguments.get("year", ""))
         frame = run.tests.assign(
+            folder=str(run.folder),
             experiment=key,
             label=labels[key],
             model=run.arguments["model"],
@@ -134,11 +133,16 @@ def results(runs: Sequence[Run]) -> pd.DataFrame:
             seed=str(run.arguments.get("seed", "")),
         )
         frames.append(frame.assign(headline=frame.index == (frame["year"] == train_year).idxmax()))
-    return pd.concat(frames, ignore_index=True)
+    rows = pd.concat(frames, ignore_index=True)
+    is_repeated = rows.duplicated(["experiment", "seed", "year", "regions"])
+    for folder in rows[is_repeated]["folder"].unique():
+        print(f"not counted: {folder} repeats another run, with the same arguments and seed", file=sys.stderr)
+    return rows[~is_repeated].drop(columns="folder").reset_index(drop=True)
 
 
 def _experiment(arguments: dict[str, Any]) -> str:
-    kept = {name: value for name, value in arguments.items() if name not in NOT_THE_EXPERIMENT}
+    """What makes runs repetitions of one another; an option that is not given is as good as none."""
+    kept = {name: value for name, value in arguments.items() if name not in NOT_THE_EXPERIMENT and value is not None}
     return json.dumps(kept, sort_keys=True)
 
 
@@ -147,19 +151,17 @@ def _budget(arguments: dict[str, Any]) -> str:
 
 
 def _labels(experiments: list[dict[str, Any]]) -> list[str]:
-    """A short name for each experiment: what differs between them, and no more, beside the model and pre-training."""
-    shown = [
-        name for name, value_of in (("budget", _budget), ("year", _get("year")), ("datapath", _get("datapath")))
-        if len({value_of(arguments) for arguments in experiments}) > 1
-    ]  # fmt: skip
-    alike: dict[str, list[dict[str, Any]]] = {}
+    """A short name for each experiment: the model, the pre-training, and what else differs between them."""
+    values = {
+        "budget": [_budget(arguments) for arguments in experiments],
+        "year": [arguments.get("year") for arguments in experiments],
+        "datapath": [arguments.get("datapath") for arguments in experiments],
+    }
+    shown = [name for name, of_each in values.items() if len(set(of_each)) > 1]
+    groups: dict[str, list[dict[str, Any]]] = {}  # experiments that these do not tell apart
     for arguments in experiments:
-        alike.setdefault(_label(arguments, shown), []).append(arguments)
-    return [_label(arguments, shown, _differing(alike[_label(arguments, shown)])) for arguments in experiments]
-
-
-def _get(name: str) -> Callable[[dict[str, Any]], Any]:
-    return lambda arguments: arguments.get(name)
+        groups.setdefault(_label(arguments, shown), []).append(arguments)
+    return [_label(arguments, shown, _differing(groups[_label(arguments, shown)])) for arguments in experiments]
 
 
 def _label(arguments: dict[str, Any], shown: list[str], others: Sequence[str] = ()) -> str:
@@ -185,7 +187,7 @@ def _text(value: Any) -> str:
 
 
 def _differing(experiments: list[dict[str, Any]]) -> list[str]:
-    """Names of the arguments that tell these experiments apart; the recipe, which follows from others, if it must."""
+    """Names of the arguments in which these experiments differ; the recipe, which follows from others, only alone."""
     names = sorted(set().union(*experiments) - NOT_THE_EXPERIMENT)
     differing = [name for name in names if len({json.dumps(e.get(name), sort_keys=True) for e in experiments}) > 1]
     return [name for name in differing if name != "recipe_used"] or differing

@@ -1,4 +1,4 @@
-"""How the process holds on to memory that tensors have left."""
+"""Keeping freed memory in the process instead of returning it to the system."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX
 
 
 def keep_freed_memory() -> bool:
-    """Reuse the memory of large tensors in place of handing it back; returns whether that could be arranged.
+    """Have malloc reuse the memory of large tensors instead of returning it; returns whether this was set.
 
-    By default glibc maps every block of more than 32 MiB anew and gives it back when it is freed: each step of training
-    on a CPU then has all its activations cleared by the kernel, page after page, before it may write them. With this
-    the process never becomes smaller, and as blocks of different sizes leave gaps, somewhat larger than before. Only
-    glibc has the switch. Whoever sets one of SETTINGS in the environment has decided otherwise, and nothing changes.
+    By default glibc maps every block of more than 32 MiB anew and unmaps it when it is freed, so that in each training
+    step on a CPU the kernel zeroes the pages of all activations again. With this setting the process never shrinks
+    and, because of fragmentation, is somewhat larger. Only glibc has it. If the user has set one of SETTINGS in the
+    environment, nothing changes.
     """
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in SETTINGS):
         return False

@@ -1,4 +1,4 @@
-"""Ctrl-C and a scheduler's SIGTERM as requests that a training loop grants between two steps."""
+"""Ctrl-C and a scheduler's SIGTERM as requests to stop, which a training loop checks between two steps."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Within this context the first SIGINT or SIGTERM is only noted; a second one acts as it always does.
+    """Within this context the first SIGINT or SIGTERM is recorded; a second one has its usual effect.
 
     Yields:
-        A function that tells whether to stop.
+        A function that returns whether one was received.
     """
-    asked: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    received: list[int] = []
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def note(number: int, _frame) -> None:
-        asked.append(number)
-        signal.signal(number, before[number])
+    def record(number: int, _frame) -> None:
+        received.append(number)
+        signal.signal(number, previous[number])
 
-    for number in before:
-        signal.signal(number, note)
+    for number in previous:
+        signal.signal(number, record)
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(received)
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
