@@ -13,6 +13,7 @@ import pandas as pd
 
 from datasets.errors import DataError
 from datasets.tables import cell_error, line_of, read_csv, whole_numbers
+from utils.files import atomic_write
 
 COLUMNS = ("id", "classname", "code", "Red", "Green", "Blue")
 OTHER_NAME, OTHER_CODE, OTHER_COLOUR = "Other", 0, (128, 128, 128)
@@ -83,7 +84,8 @@ def write_classmap(path: str | Path, classmap: ClassMap) -> None:
     count = classmap.num_classes - 1
     columns = [range(count), classmap.names[:-1], classmap.codes[:-1], *zip(*classmap.colours[:-1], strict=True)]
     table = pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)), index=range(1, count + 1))
-    table.to_csv(path, encoding="utf-8-sig", lineterminator="\n")
+    with atomic_write(path) as partial:
+        table.to_csv(partial, encoding="utf-8-sig", lineterminator="\n")
 
 
 def _read_table(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:

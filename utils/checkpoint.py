@@ -7,7 +7,6 @@ remembering flags; ``training`` (optimizer, generators, …) is what resuming ex
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Collection
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.errors import Parser, UsageError, exit_cleanly
+from utils.files import atomic_write
 
 
 class CheckpointError(UsageError):
@@ -26,13 +26,8 @@ class CheckpointError(UsageError):
 
 def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
     """Write beside ``path`` and rename, so that a kill leaves the old file or the new one, never half of one."""
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
+    with atomic_write(path) as partial:
         torch.save(checkpoint, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | Path, advice: str = "give the model_best.pth of a run folder") -> dict:

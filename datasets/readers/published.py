@@ -120,7 +120,7 @@ def _checked_array(array: object, file: Path, number: int) -> np.ndarray:
 def _read_series_csv(file: Path) -> np.ndarray:
     """A series as (T, 11): bands, day of year."""
     columns = read_csv(file, (*BANDS, "doy"))[[*BANDS, "doy"]]
-    array = columns.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)  # text becomes NaN, which is refused
+    array = columns.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)  # text -> NaN, refused below
     if not len(array):
         raise DataError(f"{file}: no row below the names of the columns; expected one an observation")
     days = array[:, -1]

@@ -82,7 +82,8 @@ def _deal_pixels(rng: np.random.Generator) -> np.ndarray:
 
 def _draw_crops(rng: np.random.Generator, site: Site, count: int) -> np.ndarray:
     fractions = np.array(list(site.land.values()))
-    return np.array([NUMBER[name] for name in site.land])[rng.choice(len(fractions), count, p=fractions / fractions.sum())]
+    chosen = rng.choice(len(fractions), count, p=fractions / fractions.sum())
+    return np.array([NUMBER[name] for name in site.land])[chosen]
 
 
 def _labels(rng: np.random.Generator, site: Site, crops: np.ndarray, field_of: np.ndarray) -> np.ndarray:

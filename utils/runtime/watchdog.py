@@ -1,7 +1,9 @@
-"""A process of a run dies: how the others notice, and end with one line that says so.
+"""A peer dies: how the other processes of a run end soon, with one line that says so and what to do.
 
-Under gloo what waits for the dead process fails at once, and ``check`` says why. Under NCCL it may wait for minutes, in
-which a signal handler does not run, but a thread does. torchrun sends SIGTERM to those that are left.
+torchrun reports the root cause and sends SIGTERM, and SIGKILL 30 s later. It does not, with its error files
+(torch.distributed.elastic's ``record``) either, spare the peers their tracebacks, say how to resume, or end a rank
+before the SIGKILL that is hung in a collective, where a Python handler of SIGTERM cannot run. Under gloo a collective
+with a dead peer fails at once, and ``check`` says why. Under NCCL it can hang for minutes; only a thread can act then.
 """
 
 from __future__ import annotations
@@ -15,83 +17,83 @@ from collections.abc import Callable
 
 from utils.errors import ProcessDied, end_at_once
 
-CHECK_SECONDS = 1.0  # between two looks at the other processes
-STUCK_SECONDS = 5.0  # a process that has not ended so long after another one waits for it, and always will
-ENDING_SECONDS = 5.0  # in which one that has left the others ends
+CHECK_SECONDS = 1.0  # between two checks of the peers
+STUCK_SECONDS = 5.0  # a process that has not ended so long after a peer died is hung in a collective
+ENDING_SECONDS = 5.0  # that a dying peer may take to exit
 
-_LOST = re.compile(  # what gloo and NCCL say
+_LOST = re.compile(  # in the messages of gloo and NCCL
     "Connection (closed|reset) by (remote )?peer|Broken pipe|end of file|remote process exit", re.IGNORECASE
 )
-_others: dict[int, int] = {}  # rank and process id of those that torchrun has started on this machine
-ending = threading.Event()  # this process ends by itself, and the others may
-_hint: Callable[[], str] = str  # what the user can do if a process dies; by default nothing is said
+_peers: dict[int, int] = {}  # rank -> process id of the other ranks on this machine
+ending = threading.Event()  # this process is about to exit, and its peers may have done so
+_hint: Callable[[], str] = str  # what the user can do after a peer died; by default nothing
 
 
 def set_hint(hint: Callable[[], str]) -> None:
-    """What to tell the user if from now on another process dies, asked for when it has happened."""
+    """Set what the error tells the user to do; called when a peer has died."""
     global _hint
     _hint = hint
 
 
-def watch(others: dict[int, int]) -> None:
-    """Notice the death of other processes of this machine, given as rank and process id."""
+def watch(peers: dict[int, int]) -> None:
+    """Watch the other ranks on this machine, given as rank and process id."""
     if os.name != "posix":
         return
     ending.clear()
-    _others.clear()
-    _others.update(others)
+    _peers.clear()
+    _peers.update(peers)
     signal.signal(signal.SIGTERM, _on_sigterm)
-    threading.Thread(target=_end_if_stuck, daemon=True).start()
+    threading.Thread(target=_end_if_hung, daemon=True).start()
 
 
-def _missing() -> list[int]:
-    """The ranks on this machine whose process has ended and was seen to by torchrun."""
-    return [rank for rank, pid in _others.items() if not _is_there(pid)]
+def _dead_peers() -> list[int]:
+    """The ranks on this machine whose process has exited and was reaped by torchrun."""
+    return [rank for rank, pid in _peers.items() if not _is_alive(pid)]
 
 
-def _is_there(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except (ProcessLookupError, PermissionError):  # the number may be another process' by now
+    except (ProcessLookupError, PermissionError):  # denied: the number belongs to another user's process by now
         return False
     return True
 
 
 def _died(how: str = "") -> ProcessDied:
-    missing = [f"rank {rank}" for rank in _missing()]
-    who, whose = " and ".join(missing) or "another process", "their own messages" if missing[1:] else "its own message"
+    dead = [f"rank {rank}" for rank in _dead_peers()]
+    who, whose = " and ".join(dead) or "a peer", "their own messages" if dead[1:] else "its own message"
     return ProcessDied(f"{who} of this run ended too early{how}; look at {whose}, or torchrun's{_hint()}")
 
 
 def _on_sigterm(number: int, _frame) -> None:
-    if not ending.is_set() and _missing():
+    if not ending.is_set() and _dead_peers():
         raise _died()
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
 
 
-def _end_if_stuck() -> None:
+def _end_if_hung() -> None:
     while not ending.wait(CHECK_SECONDS):
-        if _missing():
+        if _dead_peers():
             if not ending.wait(STUCK_SECONDS):
                 end_at_once(str(_died()))
             return
 
 
 def check(error: BaseException) -> None:
-    """Find out whether this process ends by an exception because another one has died.
+    """Determine whether an exception that ends this process was caused by the death of a peer.
 
     Raises:
-        ProcessDied: so it is.
+        ProcessDied: it was.
     """
     ending.set()
     while error is not None and not isinstance(error, KeyboardInterrupt):
         if isinstance(error, ProcessDied):
             raise error
         if isinstance(error, RuntimeError) and (found := _LOST.search(str(error))):
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this is the end already
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of torchrun: this process is exiting already
             end = time.monotonic() + ENDING_SECONDS
-            while _others and not _missing() and time.monotonic() < end:  # so that torchrun sees the other one first
+            while _peers and not _dead_peers() and time.monotonic() < end:  # torchrun should reap the dead peer first
                 time.sleep(0.02)
             raise _died(f" ({found[0]})")
         error = error.__cause__ or error.__context__
