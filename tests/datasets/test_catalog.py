@@ -1,4 +1,4 @@
-"""Finding data under a root: which source is taken, how much of it, and what is said when there is none."""
+"""Finding data below a root: which source is used, how much of it, and the error if there is none."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def source_of(series):
 
 # ---- our own stores
 
-def test_budget_from_stores(stores):
+def test_a_budget_is_drawn_from_stores(stores):
     splits = labelled(stores, num=50)
     assert [len(series) for series in splits] == [45, 5, 30]
     assert np.bincount(splits.train.labels).max() <= 4
@@ -86,7 +86,7 @@ def test_use_all_takes_everything(stores):
     assert [len(series) for series in open_labelled(stores, "2019", Selection(num=10**6, use_all=True))] == [90, 20, 30]
 
 
-def test_unlabelled(stores):
+def test_unlabelled_series_are_drawn_by_the_seed(stores):
     assert len(open_unlabelled(stores, 2019)) == 40
     drawn = open_unlabelled(stores, 2019, num=15, seed=4)
     assert len(drawn) == len(set(drawn.rows)) == 15
@@ -95,14 +95,14 @@ def test_unlabelled(stores):
         open_unlabelled(stores, 2019, num=41)
 
 
-def test_regions(stores):
+def test_regions_are_kept_in_every_split(stores):
     splits = labelled(stores, num=20, regions=["adams", "HARVEY"])
     assert [len(series) for series in splits] == [18, 2, 20]
     assert all(set(series.regions) <= {"Adams", "Harvey"} for series in splits)
     assert set(open_eval(stores, 2019, Selection(regions=["haskell"])).regions) == {"Haskell"}
 
 
-def test_leave_out(stores):
+def test_a_site_left_out_is_in_eval_alone(stores):
     splits = labelled(stores, num=20, leave_out="adams")
     assert {*splits.train.regions, *splits.valid.regions} == {"Harvey", "Haskell"}
     assert set(splits.eval.regions) == {"Adams"} and len(splits.eval) == 10
@@ -118,18 +118,27 @@ def test_leave_out(stores):
         ({"nclasses": 5, "use_all": True}, r"train/index.csv: line 8: label is '6'; expected a class id .* 0 to 5"),
         ({"regions": ["Adam"]}, "unknown site 'Adam'; the data has Adams, Harvey, Haskell"),
         ({"leave_out": "x"}, "unknown site 'x'; the data has Adams, Harvey, Haskell"),
-        ({"regions": ["Adams"], "leave_out": "Harvey"}, "eval: none of its 30 series is left"),
+        ({"regions": ["Adams"], "leave_out": "Harvey"}, "eval: none of its 30 series is of the selected sites"),
         ({"year": 2031}, "2031: no such year; found 2019 in"),
         ({"root": "/no/where"}, "/no/where: no such data folder; give one with --datapath"),
     ],
 )
-def test_what_cannot_be(stores, options, words):
+def test_impossible_selections_are_refused(stores, options, words):
     with pytest.raises(DataError, match=words) as caught:
         labelled(**({"root": stores, "num": 20} | options))
     assert "\n" not in str(caught.value)
 
 
-def test_a_year_without_a_split(tmp_path):
+def test_a_file_and_an_empty_folder_are_no_data_root(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="file: a file; give the data folder"):
+        open_unlabelled(tmp_path / "file", 2019)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty: an empty folder, no data; fill it"):
+        labelled(tmp_path / "empty")
+
+
+def test_a_year_without_a_split_names_what_was_expected(tmp_path):
     (tmp_path / "2019").mkdir()
     with pytest.raises(DataError, match="2019: no train series; expected a store train/, npy/Train_All.npy"):
         labelled(tmp_path)
@@ -137,7 +146,7 @@ def test_a_year_without_a_split(tmp_path):
         open_unlabelled(tmp_path, 2019)
 
 
-def test_an_unlabelled_train_store(stores, tmp_path):
+def test_an_unlabelled_train_store_is_refused(stores, tmp_path):
     write_store(tmp_path / "other" / "2019" / "train", None, count=3)
     with pytest.raises(DataError, match="no labels; expected a class id for every train series"):
         labelled(tmp_path / "other")
@@ -164,7 +173,7 @@ def test_another_budget_or_seed_draws_from_the_largest_file(published):
     assert len(labelled(published, use_all=True).train) == 90
 
 
-def test_the_smallest_seed_of_the_largest_files(published):
+def test_of_the_largest_files_the_smallest_seed_is_used(published):
     save_split(published, "Train_R90_Seed9_Class20", 90)
     save_split(published, "Train_R99_Seed5_Class10", 99)
     assert source_of(labelled(published, num=40).train) == "Train_R90_Seed9_Class20.npy"
@@ -197,11 +206,11 @@ def test_labels_beyond_the_classes_name_the_file(published):
 
 
 def test_sites_need_regions(published):
-    with pytest.raises(DataError, match="Train_R90.*the sites of its series are not known"):
+    with pytest.raises(DataError, match="Train_R90.*no region column, which --regions and --leave-out need"):
         labelled(published, num=20, regions=["Adams"])
 
 
-def test_unlabelled_sources_in_order(published):
+def test_unlabelled_sources_have_an_order(published):
     year = published / "2019"
     for number, array in enumerate(series_of(3)):
         save_series_csv(year / "Unsupervised" / f"{number}.csv", array)
@@ -213,7 +222,7 @@ def test_unlabelled_sources_in_order(published):
     assert len(open_unlabelled(published, 2019)) == 7
 
 
-def test_eval_alone(tmp_path):
+def test_eval_needs_no_other_split(tmp_path):
     save_split(tmp_path, "Eval_R20_Seed111_Class20", 30)
     for selection in (Selection(num=200), Selection(num=77, seed=1)):
         assert len(open_eval(tmp_path, 2019, selection)) == 30
@@ -221,7 +230,7 @@ def test_eval_alone(tmp_path):
 
 @needs_shared
 @pytest.mark.parametrize(("num", "seed"), [(200, 111), (50, 222), (100, 333)])
-def test_real_budgets(num, seed):
+def test_budgets_of_real_data(num, seed):
     splits = labelled(TOY, num=num, seed=seed)
     assert [len(series) for series in splits] == [num * 9 // 10, num // 10, 100]
     for series in splits:
@@ -229,7 +238,7 @@ def test_real_budgets(num, seed):
 
 
 @needs_shared
-def test_real_sites_and_unlabelled_series():
+def test_sites_and_unlabelled_series_of_real_data():
     splits = labelled(TOY, num=50, leave_out="Randolph")
     assert set(splits.eval.regions) == {"Randolph"} and "Randolph" not in splits.train.regions
     with pytest.raises(DataError, match="there are 180; give a smaller -n or --useall"):
@@ -239,7 +248,7 @@ def test_real_sites_and_unlabelled_series():
 
 # ---- class maps
 
-def test_classmap(tmp_path):
+def test_a_classmap_has_the_classes_of_its_name(tmp_path):
     write_classmap(tmp_path / "classmapping20.csv", CDL20)
     assert open_classmap(tmp_path) == CDL20
     write_classmap(tmp_path / "classmapping5.csv", ClassMap.of([("Corn", 1, (1, 2, 3))]))
@@ -247,7 +256,8 @@ def test_classmap(tmp_path):
         open_classmap(tmp_path, 5)
 
 
-def test_a_missing_classmap_tells_which_there_are(tmp_path):
+def test_a_missing_classmap_names_those_that_exist(tmp_path):
+    (tmp_path / "2019").mkdir()
     hint = "or write it with datasets.classmap.write_classmap"
     for there, words in (((), "there is no other"), ((20,), "give -c 20, "), ((20, 5), "give -c 5 or 20, for which")):
         for count in there:

@@ -60,7 +60,7 @@ def part_of(target):
     return target.with_name(target.name + ".part")
 
 
-def test_blob_id_is_gits(tmp_path):
+def test_the_blob_id_is_that_of_git(tmp_path):
     (tmp_path / "hello").write_bytes(b"hello world\n")
     assert blob_id(tmp_path / "hello") == "3b18e512dba79e4c8300dd08aeb37f8e728b8dad"  # git hash-object hello
 
@@ -71,14 +71,14 @@ def test_class_map_of_the_table_is_the_published_one():
     assert blob_id(path) == DOWNLOADS["us-toy"].blob_ids["classmapping20.csv"]
 
 
-def test_fetch_then_skip(server, target):
+def test_a_file_is_fetched_once(server, target):
     assert fetch(f"{server.url}/file.npy", target, git_id(CONTENT))
     assert target.read_bytes() == CONTENT and not part_of(target).exists()
     assert not fetch(f"{server.url}/file.npy", target, git_id(CONTENT))
     assert server.ranges == [None]  # the second call asked for nothing
 
 
-def test_broken_transfer_is_resumed(server, target):
+def test_a_broken_transfer_is_resumed(server, target):
     server.break_after = 300_000
     with pytest.raises(DataError, match="300,000 of 1,024,000 bytes.*run the same command again"):
         fetch(f"{server.url}/file.npy", target, git_id(CONTENT))
@@ -89,7 +89,7 @@ def test_broken_transfer_is_resumed(server, target):
     assert server.ranges == [None, "bytes=300000-"]
 
 
-def test_resume_without_range_support_restarts(server, target):
+def test_without_ranges_a_transfer_restarts(server, target):
     target.parent.mkdir()
     part_of(target).write_bytes(b"x" * 1000)
     server.serves_ranges = False
@@ -97,14 +97,14 @@ def test_resume_without_range_support_restarts(server, target):
     assert target.read_bytes() == CONTENT
 
 
-def test_complete_part_needs_no_server(target):
+def test_a_complete_part_needs_no_server(target):
     target.parent.mkdir()
     part_of(target).write_bytes(CONTENT)
     assert fetch("http://127.0.0.1:1/unreachable", target, git_id(CONTENT))
     assert target.read_bytes() == CONTENT
 
 
-def test_overlong_part_restarts(server, target):
+def test_an_overlong_part_restarts(server, target):
     target.parent.mkdir()
     part_of(target).write_bytes(CONTENT + b"more")
     assert fetch(f"{server.url}/file.npy", target, git_id(CONTENT))
@@ -125,7 +125,7 @@ def test_wrong_id_leaves_nothing(server, target, leftover):
 def test_other_content_is_not_overwritten(server, target):
     target.parent.mkdir()
     target.write_bytes(b"mine")
-    with pytest.raises(DataError, match="is not the published file"):
+    with pytest.raises(DataError, match="exists but is not the published file"):
         fetch(f"{server.url}/file.npy", target, git_id(CONTENT))
     assert target.read_bytes() == b"mine" and server.ranges == []
 
@@ -147,10 +147,30 @@ def test_command_fetches_the_set(server, small_set, tmp_path, capsys):
     assert {path: (out / path).read_bytes() for path in small_set} == small_set
     assert f"use it with --datapath {out.as_posix()}" in capsys.readouterr().out
     main(arguments)
-    assert capsys.readouterr().out.count("already there, verified") == 2
+    assert capsys.readouterr().out.count("already fetched, verified") == 2
 
 
-def test_command_reports_in_one_line(server, small_set, tmp_path, capsys):
+def test_a_failed_download_leaves_no_folder_that_counts_as_data_and_is_resumed(server, small_set, tmp_path, capsys):
+    arguments = ["us-toy", "--out", str(tmp_path / "toy"), "--base-url", server.url]
+    server.break_after = 300_000
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["toy.part"]
+    assert (tmp_path / "toy.part" / "2019" / "npy" / "Train.npy.part").stat().st_size == 300_000
+    server.break_after = None
+    main(arguments)
+    assert server.ranges == [None, None, "bytes=300000-"] and [path.name for path in tmp_path.iterdir()] == ["toy"]
+    assert {path: (tmp_path / "toy" / path).read_bytes() for path in small_set} == small_set
+
+
+def test_a_folder_that_exists_gets_what_it_lacks(server, small_set, tmp_path):
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "map.csv").write_bytes(small_set["map.csv"])
+    main(["us-toy", "--out", str(tmp_path / "toy"), "--base-url", server.url])
+    assert (tmp_path / "toy" / "2019" / "npy" / "Train.npy").read_bytes() == CONTENT and len(server.ranges) == 1
+
+
+def test_errors_of_the_command_are_one_line(server, small_set, tmp_path, capsys):
     del server.files["/data/US-toy/map.csv"]
     with pytest.raises(SystemExit, match="2"):
         main(["us-toy", "--out", str(tmp_path), "--base-url", server.url])
@@ -160,18 +180,19 @@ def test_command_reports_in_one_line(server, small_set, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("base_url", ["http://127.0.0.1:1", "no-scheme"])
-def test_unreachable_server(base_url, tmp_path, capsys):
+def test_an_unreachable_server_is_one_line(base_url, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["checkpoint", "--out", str(tmp_path), "--base-url", base_url])
     message = capsys.readouterr().err
     assert message.startswith(f"error: cannot fetch {base_url}/checkpoints/") and message.count("\n") == 1
 
 
-def test_unwritable_folder(server, small_set, tmp_path, capsys):
+def test_a_file_cannot_be_the_folder(server, small_set, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit, match="2"):
         main(["us-toy", "--out", str(tmp_path / "file"), "--base-url", server.url])
-    assert capsys.readouterr().err.startswith("error: ")
+    assert capsys.readouterr().err == f"error: {tmp_path / 'file'} is a file: choose another --out\n"
+    assert server.ranges == []
 
 
 def test_published_checkpoint_does_not_land_on_ours():

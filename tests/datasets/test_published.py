@@ -14,6 +14,7 @@ import pytest
 
 from datasets.bands import BANDS
 from datasets.errors import DataError
+from datasets.readers import published
 from datasets.readers.published import folder_store, npy_store, table_store
 from datasets.readers.unpickle import load_object_array
 from datasets.store import Store
@@ -59,7 +60,7 @@ def write_pickle(path: Path, payload: bytes, shape: tuple[int, ...] = (1,)) -> P
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("core", [b"numpy._core", b"numpy.core"])
-def test_arrays_of_every_protocol_and_numpy(tmp_path, protocol, core):
+def test_arrays_of_every_pickle_protocol_and_numpy_are_read(tmp_path, protocol, core):
     series = some_series(5)
     series[1] = np.asfortranarray(series[1])
     series[2] = series[2].astype(np.int16)
@@ -78,7 +79,7 @@ def test_arrays_of_every_protocol_and_numpy(tmp_path, protocol, core):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_both_forms(year):
+def test_labelled_and_unlabelled_arrays_are_read(year):
     series = some_series(7)
     save_labelled(year / "npy" / "Train_All.npy", series, [0, 1, 2, 3, 4, 20, 20])
     save_unlabelled(year / "npy" / "Unsupervised_All.npy", series)
@@ -88,7 +89,7 @@ def test_both_forms(year):
     assert labelled.path == year / ".sits-store" / "Train_All"
 
 
-def test_series_of_one_length_and_of_width_11(year):
+def test_series_of_equal_length_and_of_width_11_are_read(year):
     series = some_series(4, length=5, width=11)
     save_labelled(year / "npy" / "Train_All.npy", series, [0, 1, 2, 3])
     assert same_series(npy_store(year / "npy" / "Train_All.npy"), series)
@@ -96,7 +97,7 @@ def test_series_of_one_length_and_of_width_11(year):
 
 @needs_shared
 @pytest.mark.parametrize("name", ["Train_R180_Seed111_Class20", "Unsupervised_mini_All"])
-def test_real_arrays(name, user_cache):
+def test_real_arrays_are_read(name, user_cache):
     file = SHARED / "us-toy" / "2019" / "npy" / f"{name}.npy"
     content = np.load(file, allow_pickle=True)
     store = npy_store(file)
@@ -180,7 +181,7 @@ def test_damaged_content_is_one_clear_line(tmp_path, payload):
     assert "\n" not in str(caught.value)
 
 
-def test_truncated_anywhere(tmp_path):
+def test_files_cut_off_anywhere_are_refused(tmp_path):
     file = tmp_path / "a.npy"
     save_unlabelled(file, some_series(2))
     content = file.read_bytes()
@@ -190,7 +191,7 @@ def test_truncated_anywhere(tmp_path):
             load_object_array(file)
 
 
-def test_arrays_of_another_kind(tmp_path):
+def test_arrays_of_another_kind_are_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((3, 2)))
     with pytest.raises(DataError, match=r"an array of float64, shape \(3, 2\); expected an object array"):
         load_object_array(tmp_path / "a.npy")
@@ -242,14 +243,14 @@ def test_numbers_kept_as_objects_are_rounded_too(year):
 
 
 @pytest.mark.parametrize("label", [-1, 1.5, "x", None])
-def test_bad_labels(year, label):
+def test_bad_labels_are_named(year, label):
     file = year / "npy" / "Train_All.npy"
     save_labelled(file, [BASE, BASE], [0, label])
     with pytest.raises(DataError, match=f"series 1 has label {label!r}"):
         npy_store(file)
 
 
-def test_another_shape(year):
+def test_another_shape_is_refused(year):
     file = year / "npy" / "Train_All.npy"
     file.parent.mkdir()
     np.save(file, np.stack([object_array([BASE])] * 3), allow_pickle=True)
@@ -259,7 +260,7 @@ def test_another_shape(year):
 
 # ---- tables and CSV files
 
-def test_table_attaches_regions_when_it_agrees(year):
+def test_a_table_that_agrees_supplies_regions(year):
     series, labels = some_series(6), [0, 1, 2, 3, 4, 5]
     save_labelled(year / "npy" / "Valid_R6_Seed1_Class20.npy", series, labels)
     save_table(year / "valid.csv", series, labels)
@@ -274,7 +275,7 @@ PLACES = ("2019/{region}/{name}", "data/US/2019/{region}/{name}", "../data/US/20
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_table_with_series_files(year, place):
+def test_a_table_with_series_files_is_read(year, place):
     series, labels = some_series(5), [3, 1, 4, 1, 5]
     table = save_table(year / "train.csv", series, labels)
     for array, (_, row) in zip(series, table[1:].iterrows(), strict=True):
@@ -284,12 +285,12 @@ def test_table_with_series_files(year, place):
     assert store.index["region"].tolist() == table["region"].tolist()[1:]
 
 
-def test_table_without_series_files(year):
+def test_a_table_without_series_files_is_no_source(year):
     save_table(year / "train.csv", some_series(2), [0, 1])
     assert table_store(year / "train.csv") is None
 
 
-def test_bad_tables(year):
+def test_bad_tables_are_named(year):
     file = year / "train.csv"
     table = save_table(file, some_series(2), [0, 1])
     save_series_csv(year / "Adams" / "1000.csv", BASE)
@@ -315,7 +316,7 @@ def test_bad_tables(year):
         table_store(file)
 
 
-def test_class_ids_of_a_table_beyond_the_class_map(year):
+def test_class_ids_beyond_the_class_map_are_named(year):
     save_table(year / "train.csv", [BASE, BASE], [3, 21])
     assert table_store(year / "train.csv", 20) is None
     for region, number in (("Adams", 1000), ("Harvey", 1001)):
@@ -324,14 +325,14 @@ def test_class_ids_of_a_table_beyond_the_class_map(year):
         table_store(year / "train.csv", 20)
 
 
-def test_a_damaged_table_beside_arrays_is_told(year, caplog):
+def test_a_damaged_table_beside_arrays_is_a_warning(year, caplog):
     save_labelled(year / "npy" / "Valid_R2_Seed1_Class20.npy", [BASE, BASE], [0, 1])
     save_table(year / "valid.csv", [BASE, BASE], [0, "corn"])
     assert list(npy_store(year / "npy" / "Valid_R2_Seed1_Class20.npy").index) == ["label"]
     assert "valid.csv: line 4: classid is 'corn'; expected a class id" in caplog.text
 
 
-def test_folder_of_series_files_in_numeric_order(year):
+def test_series_files_are_read_in_numeric_order(year):
     series = some_series(12)
     for number, array in enumerate(series):
         save_series_csv(year / "Unsupervised" / f"{number}.csv", array, weight=number % 2 == 0)
@@ -359,7 +360,7 @@ NAMES, ROW = ",".join([*BANDS, "doy"]) + "\n", ",".join("1" * 10)
         ("", "0.csv: cannot be read as CSV"),
     ],
 )
-def test_bad_series_files(year, text, words):
+def test_bad_series_files_are_named(year, text, words):
     (year / "Unsupervised").mkdir()
     (year / "Unsupervised" / "0.csv").write_text(text)
     with pytest.raises(DataError, match=words) as caught:
@@ -369,7 +370,7 @@ def test_bad_series_files(year, text, words):
 
 # ---- the cache
 
-def test_cache_is_used_until_the_source_changes(year, caplog):
+def test_the_cache_is_used_until_the_source_changes(year, caplog):
     file = year / "npy" / "Unsupervised_All.npy"
     save_unlabelled(file, some_series(3, seed=1))
     with caplog.at_level(logging.INFO, logger="datasets.cache"):
@@ -409,10 +410,21 @@ def _read_after(barrier, file, results):
     results.put((len(npy_store(file)), npy_store(file).bands[-1, 0]))
 
 
-def test_processes_that_read_together_agree(year):
+@pytest.mark.parametrize("is_outdated", [False, True])
+def test_of_processes_that_read_a_file_together_one_converts_it_and_the_others_wait(year, monkeypatch, is_outdated):
     file = year / "npy" / "Unsupervised_All.npy"
+    if is_outdated:
+        save_unlabelled(file, some_series(3))
+        npy_store(file)
     series = some_series(500)
     save_unlabelled(file, series)
+
+    def convert(path):
+        with open(year / "conversions", "a") as log:
+            log.write("one\n")
+        return load_object_array(path)
+
+    monkeypatch.setattr(published, "load_object_array", convert)
     context = multiprocessing.get_context("fork")
     barrier, results = context.Barrier(4), context.Queue()
     workers = [context.Process(target=_read_after, args=(barrier, file, results)) for _ in range(4)]
@@ -423,5 +435,6 @@ def test_processes_that_read_together_agree(year):
         worker.join(timeout=30)
         assert worker.exitcode == 0
     assert found == {(500, int(series[-1][-1, 0]))}
+    assert (year / "conversions").read_text() == "one\n"
     assert os.listdir(year / ".sits-store") == ["Unsupervised_All"]
     assert isinstance(Store.open(year / ".sits-store" / "Unsupervised_All"), Store)

@@ -1,16 +1,20 @@
-"""US-sim: stores that are valid, repeatable and whole, with series that look like the crops they are named after."""
+"""US-sim: stores that are valid, reproducible and whole, with series that look like the crops of their labels."""
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from datasets import location
 from datasets import simulate as module
 from datasets.bands import CLOUD_BRIGHTNESS, DN_SCALE, NIR, RED, SWIR1
+from datasets.catalog import open_unlabelled
 from datasets.classmap import CDL20, read_classmap
 from datasets.errors import DataError
 from datasets.simulate import ensure_default, plan_blocks, simulate
@@ -70,7 +74,7 @@ def clean_ndvi(site, crop: str, seed: int = 3, fields: int = 60) -> np.ndarray:
     return (surface[NIR] - surface[RED]) / (surface[NIR] + surface[RED])
 
 
-def test_layout_and_stores_are_valid(root):
+def test_stores_are_valid_and_where_they_belong(root):
     assert read_classmap(root / "classmapping20.csv") == CDL20
     sizes = {"train": 260, "valid": 40, "eval": 130}
     expected = {"2019/unlabelled"} | {f"{year}/{pool}" for year in (2019, 2020, 2021) for pool in sizes}
@@ -130,10 +134,10 @@ def test_every_site_grows_what_it_is_known_for():
     assert any(code not in CDL20.codes for code in grown)
 
 
-def test_sites_come_in_their_shares(root):
+def test_sites_come_in_proportion_to_their_weights(root):
     regions = Store.open(root / "2019" / "train").index["region"].value_counts()
     for site in SITES:
-        assert regions[site.name] == pytest.approx(260 * site.share, abs=1.5)
+        assert regions[site.name] == pytest.approx(260 * site.weight, abs=1.5)
 
 
 def test_few_labels_are_wrong():
@@ -154,7 +158,7 @@ def test_pools_have_streams_of_their_own():
             assert a.shape != b.shape or (a != b).mean() > 0.5
 
 
-def test_clouds_and_gaps_are_as_in_real_data(unlabelled):
+def test_clouds_and_gaps_are_like_those_of_real_data(unlabelled):
     visible = unlabelled.bands[:, :3].sum(axis=1) * DN_SCALE
     assert 0.35 < (visible > CLOUD_BRIGHTNESS).mean() < 0.55
     inside = np.ones(len(unlabelled.doy) - 1, dtype=bool)
@@ -173,14 +177,14 @@ def test_pixels_of_a_tile_share_their_dates():
     assert set(block.doy) <= set(scenes)
 
 
-def test_orbits_keep_their_rhythm_over_the_years():
+def test_orbits_repeat_every_five_days_over_the_years():
     for year in (2020, 2021):
         before, after = tile_year(9, 0, 0, year - 1), tile_year(9, 0, 0, year)
         moved = (before.days - 1) % 5, (after.days - 1 + days_in_year(year - 1)) % 5
         assert set(moved[0]) == set(moved[1])
 
 
-def test_crops_peak_when_they_should():
+def test_crops_peak_in_their_season():
     wheat, corn = np.median(peak_day(HARVEY, "winter wheat")), np.median(peak_day(HARVEY, "corn"))
     assert 95 < wheat < 155 < corn
     assert 175 < corn < 235
@@ -241,16 +245,70 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     assert list((tmp_path / "data").iterdir()) == []
 
 
-def test_default_data_is_made_once_and_only_there(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    made = []
-    monkeypatch.setattr(module, "simulate", lambda path: made.append(path))
-    ensure_default("data/US-sim")
-    assert made == [Path("data/US-sim")] and capsys.readouterr().out.count("\n") == 1
-    ensure_default("data/elsewhere")
-    Path("data/US-sim").mkdir(parents=True)
-    ensure_default("data/US-sim")
-    assert len(made) == 1
+@pytest.fixture
+def default(tmp_path, monkeypatch) -> Path:
+    """Where small default data belong; the working directory is another one."""
+    monkeypatch.setattr(location, "REPOSITORY", tmp_path / "repository")
+    monkeypatch.setattr(module, "DEFAULT_PATH", tmp_path / "repository" / "data" / "US-sim")
+    monkeypatch.setattr(module, "simulate", partial(simulate, **SMALL))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return module.DEFAULT_PATH
+
+
+def test_default_data_are_made_once_beside_the_scripts(default, tmp_path, capsys):
+    assert ensure_default("data/US-sim") == default
+    assert len(Store.open(default / "2021" / "eval")) == 130 and capsys.readouterr().out.count("\n") == 1
+    made = (default / "classmapping20.csv").stat().st_mtime_ns
+    assert ensure_default("data/US-sim") == ensure_default(default) == default
+    assert (default / "classmapping20.csv").stat().st_mtime_ns == made and capsys.readouterr().out == ""
+    assert len(open_unlabelled("data/US-sim", 2019)) == 900
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert [path.name for path in default.parent.iterdir()] == ["US-sim"]
+
+
+def test_an_empty_folder_does_not_count_as_default_data(default):
+    default.mkdir(parents=True)
+    assert len(Store.open(ensure_default("data/US-sim") / "2019" / "train")) == 260
+
+
+def test_nothing_is_simulated_for_another_path(default, tmp_path):
+    assert ensure_default("data/mine") == Path("data/mine") and not default.exists()
+    (tmp_path / "elsewhere" / "data" / "US-sim").mkdir(parents=True)
+    assert ensure_default("data/US-sim") == Path("data/US-sim") and not default.exists()  # there is one right here
+    assert list((tmp_path / "elsewhere" / "data" / "US-sim").iterdir()) == []
+
+
+def _ensure_after(barrier, results):
+    barrier.wait()
+    results.put(str(ensure_default("data/US-sim")))
+    results.put(len(open_unlabelled("data/US-sim", 2019)))
+
+
+def test_processes_that_need_the_default_data_at_once_simulate_them_once(default, capfd):
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(3), context.Queue()
+    workers = [context.Process(target=_ensure_after, args=(barrier, results)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    found = [results.get(timeout=60) for _ in range(6)]
+    for worker in workers:
+        worker.join(timeout=30)
+        assert worker.exitcode == 0
+    assert sorted(map(str, found)) == sorted(["900"] * 3 + [str(default)] * 3)
+    assert capfd.readouterr().out.count("simulating the default data once") == 1
+    assert [path.name for path in default.parent.iterdir()] == ["US-sim"]
+
+
+def test_a_root_that_appears_meanwhile_is_kept(tmp_path, monkeypatch):
+    def slow(plan):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        return simulate_block(plan)
+
+    monkeypatch.setattr(module, "simulate_block", slow)
+    with pytest.raises(DataError, match="x: another process has made it meanwhile"):
+        simulate(tmp_path / "x", **SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"] and list((tmp_path / "x").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -272,7 +330,7 @@ def test_wrong_sizes_are_one_clear_line(tmp_path, wrong, text):
     assert not (tmp_path / "x").exists()
 
 
-def test_the_command_line(tmp_path):
+def test_the_command_makes_a_root_once(tmp_path):
     command = [sys.executable, "-m", "datasets.simulate", "--out", str(tmp_path / "tiny"), "--unlabelled", "30"]
     command += ["--train", "20", "--valid", "5", "--eval", "10", "--years", "2020", "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True)

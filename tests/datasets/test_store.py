@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import socket
 import subprocess
 import sys
 import time
@@ -18,8 +17,10 @@ from hypothesis.extra.numpy import arrays
 
 from datasets.bands import BANDS
 from datasets.errors import DataError
+from datasets.npyfile import NpyAppender
 from datasets.store import SeriesSet, Store, StoreWriter, join, main
 from tests.support.layout import write_store
+from utils.files import atomic_folder
 
 
 @st.composite
@@ -37,7 +38,7 @@ def ragged(draw):
 
 @settings(max_examples=40, deadline=None)
 @given(pieces=ragged())
-def test_round_trip(pieces, tmp_path_factory):
+def test_what_is_written_is_read(pieces, tmp_path_factory):
     path = tmp_path_factory.mktemp("stores") / "store"
     with StoreWriter(path, provenance={"made": "here"}) as writer:
         for bands, doy, lengths, labels in pieces:
@@ -135,16 +136,56 @@ def test_a_killed_writer_leaves_no_store_and_the_next_cleans_up(tmp_path):
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "store")])
-    (partial,) = tmp_path.iterdir()
-    assert partial.name.startswith("store.partial-")
+    partial, lock = sorted(tmp_path.iterdir())
+    assert partial.name.startswith("store.partial-") and lock.name == f"{partial.name}.lock"
     with pytest.raises(DataError, match="unfinished"):
         Store.open(partial)
     with pytest.raises(DataError, match="not a store"):
         Store.open(tmp_path / "store")
-    alive = tmp_path / f"store.partial-{socket.gethostname()}-{os.getpid()}-x"
-    alive.mkdir()
-    write_store(tmp_path / "store", [0, 1])
-    assert sorted(os.listdir(tmp_path)) == ["store", alive.name]
+    with atomic_folder(tmp_path / "store", overwrite=True) as alive:
+        write_store(tmp_path / "store", [0, 1])
+        assert sorted(os.listdir(tmp_path)) == ["store", alive.name, f"{alive.name}.lock"]
+
+
+def test_of_two_writers_of_one_store_the_first_to_finish_wins(tmp_path):
+    with pytest.raises(DataError, match="store: another process has written it meanwhile"):
+        with StoreWriter(tmp_path / "store") as slow:
+            slow.append(**GOOD)
+            write_store(tmp_path / "store", [7])
+    assert Store.open(tmp_path / "store").labels.tolist() == [7] and os.listdir(tmp_path) == ["store"]
+
+
+def test_the_arrays_are_plain_npy_files_of_version_1(tmp_path):
+    store = write_store(tmp_path / "store", list(range(5)))
+    for name, dtype, shape in (("bands", "<i2", store.bands.shape), ("doy", "<i2", store.doy.shape),
+                               ("offsets", "<i8", (6,))):  # fmt: skip
+        with open(store.path / f"{name}.npy", "rb") as file:
+            assert np.lib.format.read_magic(file) == (1, 0)
+            assert np.lib.format.read_array_header_1_0(file) == (shape, False, np.dtype(dtype))
+            assert file.tell() == 128  # a multiple of 64, so that a memory map is aligned
+
+
+def test_the_header_of_a_store_has_room_for_any_number_of_rows(tmp_path):
+    file = NpyAppender(tmp_path / "a.npy", np.int16, (10,))
+    file.append(np.ones((3, 10)))
+    file.rows = 10**18  # as if so many had been appended
+    file.close()
+    with open(tmp_path / "a.npy", "rb") as written:
+        np.lib.format.read_magic(written)
+        assert np.lib.format.read_array_header_1_0(written)[0] == (10**18, 10)
+        assert np.fromfile(written, np.int16).tolist() == [1] * 30
+
+
+def test_a_store_with_headers_of_the_first_version_is_read(tmp_path):
+    """They were written by hand: other blanks, the same 128 bytes."""
+    store = write_store(tmp_path / "store", [0, 1])
+    for name in ("bands", "doy", "offsets"):
+        file, array = store.path / f"{name}.npy", np.load(store.path / f"{name}.npy")
+        text = repr({"descr": array.dtype.str, "fortran_order": False, "shape": array.shape}).ljust(117) + "\n"
+        file.write_bytes(b"\x93NUMPY\x01\x00\x76\x00" + text.encode() + array.tobytes())
+    again = Store.open(store.path)
+    again.validate(2)
+    np.testing.assert_array_equal(again.bands, store.bands)
 
 
 def test_disagreeing_files_are_refused(tmp_path):
@@ -163,7 +204,7 @@ def test_disagreeing_files_are_refused(tmp_path):
         Store.open(store.path)
 
 
-def test_validate_finds_what_was_changed_later(tmp_path):
+def test_validate_finds_what_other_programs_changed(tmp_path):
     store = write_store(tmp_path / "store", [0, 1, 5])
     store.validate(num_classes=6)
     with pytest.raises(DataError, match=r"index.csv: line 4: label is '5'; expected a class id .* from 0 to 4"):
@@ -198,7 +239,7 @@ def test_an_index_of_another_length_is_refused(tmp_path):
         ("9" * 20, "label is '9999"),
     ],
 )
-def test_a_label_that_is_none_is_named_by_its_line(tmp_path, cell, words):
+def test_a_label_that_is_no_class_id_is_named_by_its_line(tmp_path, cell, words):
     store = write_store(tmp_path / "store", [0, 1, 5])
     file = store.path / "index.csv"
     lines = file.read_text().splitlines()
@@ -216,7 +257,7 @@ def test_labels_with_a_decimal_point_are_whole_numbers(tmp_path):
     assert join([SeriesSet.whole(store)] * 2).labels.tolist() == [0, 1, 5] * 2
 
 
-def test_an_index_that_cannot_be_read(tmp_path):
+def test_an_index_that_cannot_be_read_is_refused(tmp_path):
     store = write_store(tmp_path / "store", [0, 1, 5])
     (store.path / "index.csv").write_bytes(b"label\n0\n1\n\xff\n")
     with pytest.raises(DataError, match="index.csv: cannot be read as CSV"):
@@ -226,7 +267,7 @@ def test_an_index_that_cannot_be_read(tmp_path):
         _ = Store.open(store.path).labels
 
 
-def test_repr_tells_what_is_there(tmp_path):
+def test_repr_has_counts_and_size(tmp_path):
     labelled = repr(write_store(tmp_path / "labelled", [0, 1, 1]))
     assert all(part in labelled for part in ("3 series", "2 classes", "observations")) and labelled.endswith(" B)")
     assert "unlabelled" in repr(write_store(tmp_path / "plain", None, count=2))
@@ -239,7 +280,7 @@ def test_pickling_carries_the_path_alone(tmp_path):
     np.testing.assert_array_equal(pickle.loads(blob).bands, store.bands)
 
 
-def test_series_set(tmp_path):
+def test_a_series_set_takes_rows_in_order(tmp_path):
     store = write_store(tmp_path / "store", [4, 3, 2, 1])
     chosen = SeriesSet.whole(store).take(np.array([3, 0, 1])).take(np.array([True, False, True]))
     np.testing.assert_array_equal(chosen.rows, [3, 1])
@@ -265,7 +306,7 @@ def test_a_million_series_open_at_once_and_take_23_bytes_an_observation(tmp_path
     assert size <= 22 * count * length + 8 * (count + 1) + 1000  # 22.2 an observation at 40 a series
 
 
-def test_meta_is_plain_json(tmp_path):
+def test_meta_is_json(tmp_path):
     meta = json.loads((write_store(tmp_path / "store", [0, 1]).path / "meta.json").read_text())
     assert meta["series"] == 2 and meta["format"] == "sits-store" and meta["version"] == 1
 
@@ -280,7 +321,7 @@ def test_a_meta_without_a_key_is_refused(tmp_path, key):
         Store.open(path)
 
 
-def test_offsets_start_at_0(tmp_path):
+def test_offsets_that_do_not_start_at_0_are_refused(tmp_path):
     store = write_store(tmp_path / "store", [0, 1])
     offsets = np.array(store.offsets)
     offsets[0] = 1
@@ -289,7 +330,7 @@ def test_offsets_start_at_0(tmp_path):
         Store.open(store.path)
 
 
-def test_the_module_looks_at_everything(tmp_path, capsys):
+def test_the_command_checks_everything(tmp_path, capsys):
     store = write_store(tmp_path / "store", [0, 1, 1])
     main([str(store.path)])
     assert capsys.readouterr().out == f"{store}\n"

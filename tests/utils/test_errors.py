@@ -1,4 +1,4 @@
-"""Mistakes end in one line and exit code 2, and bugs in a traceback."""
+"""Errors of the user end in one line and exit code 2, bugs in a traceback."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def ended(error: BaseException, capsys) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(("rank", "start"), [(None, "error: "), ("0", "error: "), ("3", "[rank 3] error: ")])
-def test_ranks_but_the_first_say_who_they_are(rank, start, capsys, monkeypatch):
+def test_the_line_has_the_rank_unless_it_is_0(rank, start, capsys, monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     if rank is not None:
         monkeypatch.setenv("RANK", rank)

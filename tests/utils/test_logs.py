@@ -1,4 +1,4 @@
-"""What a run leaves in its folder."""
+"""What a run writes to its folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def scalars(folder) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def test_a_run_folder(tmp_path):
+def test_a_run_folder_has_arguments_rows_and_scalars(tmp_path):
     log = RunLog(tmp_path / "results" / "P_run", {"model": "stnet", "schedule": [3, 4], "path": tmp_path})
     log.epoch(row(0, 1 / 3))
     log.epoch(row(1, 0.25))
@@ -36,7 +36,7 @@ def test_a_run_folder(tmp_path):
     assert {file.name.split(".")[0] for file in log.folder.iterdir()} == {"args", "trainlog", "events"}
 
 
-def test_scalars_are_for_tensorboard(tmp_path):
+def test_tensorboard_has_the_scalars_of_steps_and_epochs(tmp_path):
     log = RunLog(tmp_path, {})
     log.scalars("step", {"loss": 7.0}, 40)
     log.epoch(row(0, 0.25))
@@ -48,7 +48,7 @@ def test_scalars_are_for_tensorboard(tmp_path):
     assert [value for _, value in shown["lr"]] == pytest.approx([1e-3, 1e-3])
 
 
-def test_resuming_goes_on_behind_the_epochs_that_are_done(tmp_path):
+def test_a_resumed_log_continues_after_the_finished_epochs(tmp_path):
     log = RunLog(tmp_path, {})
     for epoch in range(4):
         log.scalars("step", {"loss": 1.0}, 100 * epoch)
@@ -65,7 +65,7 @@ def test_resuming_goes_on_behind_the_epochs_that_are_done(tmp_path):
     assert shown["train/loss"][-1] == (2, 2.0)
 
 
-def test_a_fresh_run_forgets_the_one_before(tmp_path):
+def test_a_new_run_starts_an_empty_log(tmp_path):
     for loss in (1.0, 2.0):
         log = RunLog(tmp_path, {})
         log.epoch(row(0, loss))
@@ -75,8 +75,8 @@ def test_a_fresh_run_forgets_the_one_before(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "kept"), [('{"a": 1}\n', []), ('{"a": 2}', ["run.1"]), ('{"a"', ["run.1"])])
-def test_the_same_run_again_replaces_the_one_before(tmp_path, text, kept):
-    """One that is not known to be the same, as its arguments were cut off, is kept."""
+def test_a_run_with_the_same_arguments_replaces_the_earlier_one(tmp_path, text, kept):
+    """One whose arguments were truncated may be another run, and is kept."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "args.json").write_text(text)
     RunLog(tmp_path / "run", {"a": 1}, again=True).close()
@@ -84,7 +84,7 @@ def test_the_same_run_again_replaces_the_one_before(tmp_path, text, kept):
     assert json.loads((tmp_path / "run" / "args.json").read_text()) == {"a": 1}
 
 
-def test_a_folder_that_cannot_be_made_is_said_to_be(tmp_path):
+def test_a_folder_that_cannot_be_made_is_a_usage_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="run: cannot be written .*; give another --logdir"):
         RunLog(tmp_path / "file" / "run", {})
@@ -102,8 +102,8 @@ def test_rows_survive_a_failing_write(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["trainlog.csv"]
 
 
-def test_resuming_a_log_of_other_columns(tmp_path):
-    """Of an earlier version, say: every row keeps what it has, under the right name."""
+def test_a_resumed_log_of_other_columns_keeps_its_values(tmp_path):
+    """As after an update: every row keeps its values in their columns."""
     (tmp_path / "trainlog.csv").write_text("epoch,train_loss,speed\n0,2.5,70\n1,2\n2,1.5,70,8\n")
     log = RunLog(tmp_path, {}, resume_epoch=3)
     log.epoch(row(3))
@@ -116,12 +116,21 @@ def test_resuming_a_log_of_other_columns(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["step,loss\n0,1\n", "epoch,loss\nlast,1\n", "loss,epoch\n1\n"])
-def test_a_log_without_epochs_is_not_gone_on_with(tmp_path, text):
+def test_a_log_without_epochs_is_not_resumed(tmp_path, text):
     (tmp_path / "trainlog.csv").write_text(text)
     with pytest.raises(UsageError, match="trainlog.csv: a row has no number in the column 'epoch'"):
         RunLog(tmp_path, {}, resume_epoch=1)
     assert (tmp_path / "trainlog.csv").read_text() == text and not (tmp_path / "args.json").exists()
 
 
-def test_no_log_has_no_rows(tmp_path):
+def test_a_missing_log_has_no_rows(tmp_path):
     assert logs.read_rows(tmp_path / "trainlog.csv") == []
+
+
+def test_rows_are_read_as_they_were_written(tmp_path):
+    rows = [{"epoch": 0, "name": "a,b", "loss": 0.1 + 0.2, "n": 3}, {"epoch": 1, "later": 1e-9}]
+    write_rows(tmp_path / "log.csv", rows)
+    assert read_rows(tmp_path / "log.csv") == [
+        {"epoch": "0", "name": "a,b", "loss": "0.30000000000000004", "n": "3", "later": ""},
+        {"epoch": "1", "name": "", "loss": "", "n": "", "later": "1e-09"},
+    ]

@@ -23,7 +23,7 @@ CHECKPOINT = "checkpoints/pretrained/MoCoV2_TRSF_doy/model_best.pth"
         ({"year": 2021, "suffix": "long"}, "P_MoCoV2TransformerModel_RC_2021_doy_long"),
     ],
 )
-def test_pretraining(given, name):
+def test_a_pretraining_run_is_named_by_its_options(given, name):
     assert pretraining_name("MoCoV2TransformerModel", **{**PRETRAINING, **given}) == name
 
 
@@ -47,24 +47,29 @@ def test_pretraining(given, name):
         ({"leave_out": "Adams", "suffix": "x"}, "rc", "T_STNet_R3000_RC_2019_Seed111_withoutAdams_x"),
     ],
 )
-def test_training(given, method, name):
+def test_a_training_run_is_named_by_its_options(given, method, name):
     args = Namespace(**{**TRAINING, "leave_out": None, "freeze": False, "suffix": None, **given})
     assert training_name(args, "STNet", method, 111, reads_doy=True) == name
 
 
-def test_doy_is_named_for_models_that_read_the_flag():
+def test_doy_is_not_in_the_name_of_models_that_ignore_it():
     args = Namespace(**TRAINING, leave_out=None, freeze=False, suffix=None)
     args.use_doy = True
     assert training_name(args, "LSTM", "interp", 3, reads_doy=False) == "T_LSTM_R3000_Int_2019_Seed3"
 
 
-def test_the_folder_of_a_checkpoint_is_looked_up_where_it_is(tmp_path, monkeypatch):
-    """A path without a folder still names one."""
+def test_a_checkpoint_given_without_a_folder_has_the_working_directory_in_its_name(tmp_path, monkeypatch):
     (tmp_path / "MoCoV2_TRSF_doy").mkdir()
     monkeypatch.chdir(tmp_path / "MoCoV2_TRSF_doy")
     args = Namespace(**{**TRAINING, "pretrained": "model_best.pth"}, leave_out=None, freeze=False, suffix=None)
     assert training_name(args, "STNet", "rc", 111).startswith("F_TR_STNet_")
 
 
-def test_parts_that_are_not_there_leave_no_trace():
+def test_missing_parts_leave_no_trace():
     assert join_name("a", None, 3, "", "b") == "a_3_b" and join_name() == ""
+
+
+def test_sites_with_separators_stay_one_folder():
+    args = Namespace(**{**TRAINING, "regions": ["New York/NY", "a:b"]}, leave_out="c\\d", freeze=False, suffix=None)
+    name = training_name(args, "STNet", "rc", 111)
+    assert name == "T_STNet_R3000_RC_2019_Seed111_New York-NY+a-b_withoutc-d"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as requests."""
+"""Ctrl-C and SIGTERM as requests to stop."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_request_is_noted(number):
+def test_the_first_signal_is_recorded(number):
     with stop_requests() as is_to_stop:
         assert not is_to_stop()
         signal.raise_signal(number)
         assert is_to_stop()
 
 
-def test_the_second_acts_as_it_always_does():
+def test_the_second_signal_has_its_usual_effect():
     with pytest.raises(KeyboardInterrupt):
         with stop_requests():
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
 
-def test_what_was_before_is_so_again():
+def test_the_previous_handlers_are_restored():
     before = [signal.getsignal(number) for number in SIGNALS]
     with pytest.raises(ValueError):
         with stop_requests():

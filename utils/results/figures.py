@@ -175,17 +175,17 @@ def years(scores: Mapping[str, Mapping[str, tuple[Sequence[str], ArrayLike, Arra
     labels = list(dict.fromkeys(label for curves in scores.values() for label in curves))
     sets = sorted({name for curves in scores.values() for names, *_ in curves.values() for name in names})
     shifts = dict(zip(labels, offsets(len(labels), min(0.06, 0.5 / len(labels))), strict=True))
-    figure = new_figure(1.2 + len(scores) * max(3.2, 0.9 * len(sets)), 4.2)
+    figure = new_figure(len(scores) * max(3.2, 0.9 * len(sets)), 4 + 0.2 * len(labels))
     for axes, (name, curves) in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores.items(), strict=True):
         for number, (label, (names, means, stds)) in enumerate(curves.items()):
             places = [sets.index(name) + shifts[label] for name in names]
             style = {"marker": MARKERS[number % len(MARKERS)], "color": f"C{number % 10}", "capsize": 2.5}
-            axes.errorbar(places, means, np.nan_to_num(stds), label=wrap(label), linewidth=1.2, **style)
+            axes.errorbar(places, means, np.nan_to_num(stds), label=label, linewidth=1.2, **style)
         axes.set_xticks(range(len(sets)), [wrap(name, 12) for name in sets])
         axes.set(xlabel="tested on", ylabel=name, xlim=(-0.5, len(sets) - 0.5))
         axes.grid(axis="y", color="#eeeeee")
         axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", frameon=False, fontsize=9)
     note = _spread_note(stds for curves in scores.values() for *_, stds in curves.values())
     figure.suptitle(f"scores on the eval split of each test set{note}", fontsize=10)
     save(figure, path)
