@@ -122,7 +122,7 @@ def test_the_curve_of_one_epoch_is_visible_beside_the_line_of_the_best_epoch(tmp
 
 @needs_matplotlib
 def test_the_axes_of_a_learning_curve_name_their_scores(tmp_path, drawn):
-    scores = {"train_oa": [0, 1.0], "valid_oa": [0, 0.5], "valid_macro_f1": [0, 0.2], "valid_macro_f1_present": [0, 0.4]}
+    scores = {"train_oa": [0, 1], "valid_oa": [0, 0.5], "valid_macro_f1": [0, 0.2], "valid_macro_f1_present": [0, 0.4]}
     log = pd.DataFrame({"epoch": [0, 1], "train_loss": [100, 1], "valid_loss": [50, 2], **scores})
     figures.learning_curve(log, tmp_path / "a.png")
     figures.learning_curve(log[["epoch", "train_loss"]].assign(train_top1=0.5), tmp_path / "b.png")
