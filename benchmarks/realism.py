@@ -1,10 +1,10 @@
-"""How near the simulated series are to real ones, from unlabelled series alone.
+"""How close simulated series are to real ones, from unlabelled series alone.
 
     python -m benchmarks.realism --real data/US-toy [--sim data/US-sim]
 
-Without --sim a sample is simulated for the occasion. Tables compare bands, clouds, acquisition dates and the memory
-of NDVI; the last figure is the ROC AUC of a classifier that tries to tell real series from simulated ones by summary
-features of a series (0.5: cannot, 1: always can; a classifier two-sample test, Lopez-Paz & Oquab 2017, ICLR).
+Without --sim a sample is simulated first. Tables compare bands, clouds, acquisition dates and the autocorrelation of
+NDVI. The last figure is the ROC AUC of a classifier that tells real series from simulated ones by summary features
+(0.5: at chance, 1: always; a classifier two-sample test, Lopez-Paz & Oquab 2017, ICLR).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SAMPLE = 6000  # series simulated when no --sim is given
 
 
 class Observations:
-    """All observations of a set of series, flat, with the figures the tables need."""
+    """All observations of a set of series as flat arrays, with the quantities that the tables need."""
 
     def __init__(self, series: SeriesSet):
         pieces = [series.store.series(row) for row in series.rows]
@@ -44,13 +44,13 @@ class Observations:
         self.month = np.searchsorted(MONTH_STARTS, self.doy, side="right")
 
     def each(self) -> Iterator[slice]:
-        """The observations of one series after the other."""
+        """The slice of each series."""
         ends = np.cumsum(self.lengths)
         return (slice(end - length, end) for end, length in zip(ends, self.lengths, strict=True))
 
 
 def lag_correlation(data: Observations) -> list[float]:
-    """Correlation of clear NDVI with itself some days later, one figure for each of LAGS."""
+    """Correlation of clear NDVI with itself some days later, for each of LAGS."""
     pairs: list[list[np.ndarray]] = [[] for _ in LAGS]
     for part in data.each():
         clear = ~data.cloudy[part]
@@ -82,7 +82,7 @@ def features(data: Observations) -> np.ndarray:
 
 
 def orbit_pattern(data: Observations) -> np.ndarray:
-    """(N,) a number for the five-day phases of the orbits that see each series: series of one tile share it."""
+    """(N,) a number for the five-day phases of the orbits that cover each series: equal for series of one tile."""
     patterns = []
     for part in data.each():
         counts = np.bincount(data.doy[part] % 5, minlength=5)
@@ -91,10 +91,10 @@ def orbit_pattern(data: Observations) -> np.ndarray:
 
 
 def discriminability(real: Observations, simulated: Observations, by_tile: bool, seed: int = 111) -> float:
-    """Cross-validated ROC AUC of gradient boosting on `features`; equally many series of each kind.
+    """Cross-validated ROC AUC of gradient boosting on `features`, with as many series of each kind.
 
-    Real series come from a handful of tiles in one year, so that a classifier can learn the weather of those tiles.
-    With `by_tile` it is judged on orbit patterns, and so on tiles, that it was not trained on.
+    Real series come from a few tiles in one year, so a classifier can learn the weather of those tiles. With `by_tile`
+    it is tested on orbit patterns, hence on tiles, that it was not trained on.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import roc_auc_score
@@ -117,7 +117,7 @@ def discriminability(real: Observations, simulated: Observations, by_tile: bool,
 
 
 def print_table(title: str, names: list[str], real: np.ndarray, simulated: np.ndarray, compare: str = "ratio") -> None:
-    """A row a name: real, simulated and their ratio or difference."""
+    """Print one row a name: real, simulated and their ratio or difference."""
     print(f"\n{title:<34}{'real':>10}{'simulated':>12}{compare:>12}")
     for name, a, b in zip(names, real, simulated, strict=True):
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -141,10 +141,10 @@ def compare(real: Observations, simulated: Observations) -> None:
         band = BANDS.index(name)
         table(f"quantiles of {name}, %", QUANTILES, lambda d, b=band: np.percentile(d.reflectance[:, b], QUANTILES))
     table("quantiles of clear NDVI, %", QUANTILES, lambda d: np.percentile(d.ndvi[~d.cloudy], QUANTILES), "difference")
-    table("cloudy share", ["year", *MONTHS], _cloudy_share, "difference")
+    table("cloudy fraction", ["year", *MONTHS], _cloudy_fraction, "difference")
     table("observations a series", ["min", "mean", "max", "std"],
           lambda d: (d.lengths.min(), d.lengths.mean(), d.lengths.max(), d.lengths.std()))
-    table("days to the next observation", [*GAPS, "others", "over 20"], _gap_shares, "difference")
+    table("days to the next observation", [*GAPS, "others", "over 20"], _gap_fractions, "difference")
     table("lag correlation of clear NDVI", [f"{low}-{high} days" for low, high in LAGS], lag_correlation, "difference")
     _correlations(real, simulated)
     print(f"\nreal against simulated, gradient boosting on {features_count()} features of a series (AUC, 0.5 is best)")
@@ -153,23 +153,23 @@ def compare(real: Observations, simulated: Observations) -> None:
 
 
 def features_count() -> int:
-    """How many features a series is summarised by."""
+    """Number of features of a series."""
     return 3 * len(BANDS) + 5 + 3 + 12 + len(BANDS) + 5
 
 
-def _cloudy_share(data: Observations) -> list[float]:
+def _cloudy_fraction(data: Observations) -> list[float]:
     by_month = [data.cloudy[data.month == m].mean() if (data.month == m).any() else np.nan for m in range(12)]
     return [float(data.cloudy.mean()), *map(float, by_month)]
 
 
-def _gap_shares(data: Observations) -> list[float]:
+def _gap_fractions(data: Observations) -> list[float]:
     gaps = np.concatenate([np.diff(data.doy[part]) for part in data.each()])
-    shares = [float((gaps == gap).mean()) for gap in GAPS]
-    return [*shares, 1 - sum(shares), float((gaps > 20).mean())]
+    fractions = [float((gaps == gap).mean()) for gap in GAPS]
+    return [*fractions, 1 - sum(fractions), float((gaps > 20).mean())]
 
 
 def _correlations(real: Observations, simulated: Observations) -> None:
-    print("\ncorrelation between bands, clear observations: simulated less real")
+    print("\ncorrelation between bands, clear observations: simulated minus real")
     difference = np.corrcoef(simulated.reflectance[~simulated.cloudy].T) - np.corrcoef(real.reflectance[~real.cloudy].T)
     print(" " * 8 + "".join(f"{name:>8}" for name in BANDS))
     for name, row in zip(BANDS, difference, strict=True):
@@ -183,7 +183,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--real", type=Path, required=True, help="data root with real series")
     parser.add_argument("--sim", type=Path, help="data root of US-sim (default: simulate a sample)")
     parser.add_argument("--year", type=int, default=2019)
-    parser.add_argument("--num", type=int, help="simulated series to look at (default all, or 6000 of a sample)")
+    parser.add_argument("--num", type=int, help="simulated series to use (default: all, or 6000 of a sample)")
     args = parser.parse_args(argv)
     real = Observations(open_unlabelled(args.real, args.year))
     if args.sim:

@@ -59,7 +59,7 @@ def get_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def say(name: str, measured: float, unit: str, against: float, what: str) -> None:
-    """A line: a figure, what it is compared with, and their ratio."""
+    """Print a figure, the one it is compared with, and their ratio."""
     reference = f"{what} {three_digits(against)} {unit}"
     print(f"{name:64} {three_digits(measured):>9} {unit:14} {reference:42} ratio {measured / against:8.3g}", flush=True)
 
@@ -68,7 +68,7 @@ def say(name: str, measured: float, unit: str, against: float, what: str) -> Non
 
 
 def drop_from_cache(folder: Path) -> None:
-    """Ask the kernel to forget the files of a folder, so that they are read from the disk again (Linux)."""
+    """Drop the files of a folder from the page cache, so that they are read from the disk again (Linux)."""
     for file in folder.iterdir():
         descriptor = os.open(file, os.O_RDONLY)
         try:
@@ -96,21 +96,21 @@ def report_opening(series: SeriesSet, rounds: int) -> None:
 
 
 class Memory(NamedTuple):
-    """Resident memory of this process in bytes: its own, and pages of files that it has mapped."""
+    """Resident memory of this process in bytes: anonymous, and pages of mapped files."""
 
     anonymous: int
     file: int
 
 
 def memory() -> Memory:
-    """Linux alone."""
+    """The memory of this process (Linux only)."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     values = {name: value for name, value in (line.split(":", 1) for line in lines)}
     return Memory(*(1024 * int(values[name].split()[0]) for name in ("RssAnon", "RssFile")))
 
 
 class Streamed(NamedTuple):
-    """Memory of a process before it opens a store, when an epoch's order is drawn, and while it streams."""
+    """Memory of a process before it opens a store, after it has drawn an epoch's order, and while it streams."""
 
     start: Memory
     ready: Memory
@@ -136,26 +136,26 @@ def in_own_process(work: Callable, *args):
 
 
 def report_memory(sets: list[SeriesSet], batchsize: int) -> None:
-    """What streaming costs at each number of series, against the size of the store and the smallest number."""
+    """Memory of streaming for each number of series, against the size of the store and the smallest number."""
     if not Path("/proc/self/status").exists():
-        print("memory is left out: it is read from /proc/self/status, which this system lacks")
+        print("memory is not measured: this system has no /proc/self/status")
         return
-    usual: dict[str, float] = {}  # anonymous memory while streaming, by number of series
+    medians: dict[str, float] = {}  # anonymous memory while streaming, by number of series
     for series in sets:
         streamed, count = in_own_process(stream_epoch, series.store.path, batchsize), f"{len(series):,} series"
         start, ready, median, peak = (np.array(part) / MB for part in streamed)
-        usual[count] = median[0] - ready[0]
+        medians[count] = median[0] - ready[0]
         figures = {
             "order of an epoch, anonymous memory": ready[0] - start[0],
-            "streaming, anonymous memory, median": usual[count],
+            "streaming, anonymous memory, median": medians[count],
             "streaming, anonymous memory, peak": peak[0] - ready[0],
             "streaming, file pages, peak": peak[1] - start[1],
         }
         for name, value in figures.items():
             say(f"{name}, {count}", value, "MB", store_size(series.store) / MB, "the store:")
-    fewest = next(iter(usual))
-    if len(usual) > 1 and usual[fewest] > 0:
-        say(f"streaming, anonymous memory, median, {count}", usual[count], "MB", usual[fewest], f"target: as {fewest},")
+    fewest = next(iter(medians))
+    if len(medians) > 1 and medians[fewest] > 0:
+        say(f"streaming, anonymous memory, median, {count}", medians[count], "MB", medians[fewest], f"target: as {fewest},")
 
 
 # -- bytes and conversion ----------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def store_size(store: Store) -> int:
 
 
 def write_published(file: Path, series: SeriesSet) -> None:
-    """The series as published: a pickled object array of float64 arrays (T, 12). The weight, ignored, is left 0."""
+    """Write the series as published: a pickled object array of float64 arrays (T, 12). The weight, unused, is 0."""
     arrays = np.empty(len(series), dtype=object)
     for i, row in enumerate(series.rows):
         bands, doy = series.store.series(row)
@@ -178,7 +178,7 @@ def write_published(file: Path, series: SeriesSet) -> None:
 
 
 def report_conversion(series: SeriesSet, rounds: int) -> None:
-    """Size and speed of a store against those of the published file of the same series."""
+    """Size and speed of a store against those of the published file with the same series."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / str(YEAR) / "npy" / "Unsupervised_mini_All.npy"
         write_published(file, series)

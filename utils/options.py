@@ -58,9 +58,6 @@ def fraction(text: str) -> float:
     return value
 
 
-share = fraction  # the name in main_moco.py
-
-
 def file_name_part(text: str) -> str:
     """An argument type: text that can be part of a file name on every system, and needs no quotes in a shell."""
     if not re.fullmatch(r"[\w.,+=@-]*", text) or text.endswith("."):

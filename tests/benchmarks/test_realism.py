@@ -1,4 +1,4 @@
-"""The realism figures: right on made-up series, and simulated against simulated hard to tell apart."""
+"""The realism figures: right on constructed series, and unable to tell two simulations apart."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make(path, bands: np.ndarray, doy: np.ndarray, lengths: list[int]) -> Observ
     return Observations(SeriesSet(store, np.arange(len(store))))
 
 
-def test_figures_of_known_series(tmp_path):
+def test_figures_of_constructed_series_are_known(tmp_path):
     bands = np.full((5, 10), 500)
     bands[:, 6] = 1500  # NDVI 0.5
     bands[1, :3] = 1100  # brightness 0.33: cloudy
@@ -41,10 +41,10 @@ def test_figures_of_known_series(tmp_path):
     assert data.cloudy.tolist() == [False, True, False, False, False]
     assert data.month.tolist() == [0, 0, 1, 1, 6]
     np.testing.assert_allclose(data.ndvi[[0, 2, 3, 4]], 0.5, atol=1e-6)
-    np.testing.assert_allclose(realism._gap_shares(data), [1 / 3, 0, 0, 0, 0, 0, 2 / 3, 2 / 3])
+    np.testing.assert_allclose(realism._gap_fractions(data), [1 / 3, 0, 0, 0, 0, 0, 2 / 3, 2 / 3])
 
 
-def test_lag_correlation_is_one_for_a_constant_series_each(tmp_path):
+def test_lag_correlation_of_constant_series_is_one(tmp_path):
     rng = np.random.default_rng(0)
     nir = np.repeat(rng.integers(600, 4000, 30), 40)
     bands = np.full((1200, 10), 500)
@@ -53,7 +53,7 @@ def test_lag_correlation_is_one_for_a_constant_series_each(tmp_path):
     np.testing.assert_allclose(lag_correlation(data), np.ones(len(LAGS)), atol=1e-9)
 
 
-def test_features_are_as_many_as_said(simulated):
+def test_the_number_of_features_is_the_stated_one(simulated):
     assert features(simulated[0]).shape == (400, features_count())
 
 
@@ -68,7 +68,7 @@ def test_simulations_of_two_seeds_are_alike_and_the_shuffled_bands_are_not(simul
 def test_the_program_prints_every_table(roots, capsys):
     realism.main(["--real", str(roots[0]), "--sim", str(roots[1]), "--num", "200"])
     printed = capsys.readouterr().out
-    for title in ("mean, all", "cloudy share", "observations a series", "lag correlation", "correlation between bands"):
+    for title in ("mean, all", "cloudy fraction", "observations a series", "lag correlation", "correlation between bands"):
         assert title in printed
     assert "400 series; simulated: 200 series" in printed
 

@@ -1,4 +1,4 @@
-"""main_tscls.py over models, seeds, sites and years: which series are used, how they reach a model, and the tables."""
+"""main_tscls.py over models, seeds, sites and years: the series that are used, the model's input, and the tables."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from models import ESTIMATORS
 from tests.support.layout import CLASSES
 from tests.support.runs import calls_of, checkpoint, column, pretrain, rows, train
 from tscls import inputs
+from utils import report
 from utils.metrics import SCORES
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -52,7 +53,7 @@ def test_years_are_tested_on_each(data_root, tmp_path, capsys):
     assert {"years.csv", "years.md"} <= {file.name for file in tmp_path.iterdir()}
 
 
-def test_useall_and_the_budget(data_root, tmp_path, capsys):
+def test_useall_takes_all_and_the_budget_its_number(data_root, tmp_path, capsys):
     folder = train(data_root, tmp_path, "--useall")
     assert folder.name == "T_STNet_Pad_2019_Seed111"
     assert "train 90, valid 20, eval 30 series of 2019" in capsys.readouterr().out
@@ -60,8 +61,7 @@ def test_useall_and_the_budget(data_root, tmp_path, capsys):
     assert "train 27, valid 3, eval 30 series of 2019" in capsys.readouterr().out
 
 
-def test_another_number_of_classes(data_root, tmp_path):
-    """As many as the class map has, and "Other"."""
+def test_the_model_has_an_output_for_each_class_of_the_map_and_other(data_root, tmp_path):
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "2019").symlink_to(data_root / "2019")
     lines = (data_root / "classmapping20.csv").read_text().splitlines()
@@ -88,7 +88,7 @@ def test_another_number_of_classes(data_root, tmp_path):
         ("rf", ("--rc",), "rc", "RC"),
     ],
 )
-def test_interpolation_is_for_those_that_read_a_place_as_a_day(
+def test_interpolation_is_for_models_that_take_a_position_for_a_day(
     data_root, tmp_path, monkeypatch, capsys, model, flags, method, word
 ):
     seen = calls_of(inputs, "model_input", monkeypatch)
@@ -98,7 +98,7 @@ def test_interpolation_is_for_those_that_read_a_place_as_a_day(
     assert told == ("--interp" in flags and method != "interp")
 
 
-def test_use_doy_is_for_the_transformer(data_root, tmp_path, capsys):
+def test_use_doy_changes_the_transformer_alone(data_root, tmp_path, capsys):
     folder = train(data_root, tmp_path / "doy", "--use-doy", model="transformer")
     assert folder.name.endswith("_Seed111_doy")
     plain = train(data_root, tmp_path / "plain", model="transformer")
@@ -111,7 +111,7 @@ def test_use_doy_is_for_the_transformer(data_root, tmp_path, capsys):
 # ---- comparing
 
 
-def test_seeds_are_runs_of_their_own(data_root, tmp_path, capsys, monkeypatch):
+def test_each_seed_is_a_run(data_root, tmp_path, capsys, monkeypatch):
     drawn = calls_of(main_tscls, "open_labelled", monkeypatch)
     train(data_root, tmp_path, "--rc", "--seeds", 7, 8, 9)
     folders = sorted(path for path in tmp_path.iterdir() if path.is_dir())
@@ -125,7 +125,7 @@ def test_seeds_are_runs_of_their_own(data_root, tmp_path, capsys, monkeypatch):
     assert f"{np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f}" in capsys.readouterr().out
 
 
-def test_several_models_end_in_one_table_best_first(data_root, tmp_path, capsys):
+def test_several_models_are_in_one_table_best_first(data_root, tmp_path, capsys):
     main_tscls.main(
         f"stnet RF LSTM --rc -n 50 -e 1 -b 16 --sequencelength 20 -d cpu --seeds 1 2 --datapath {data_root}"
         f" -l {tmp_path}".split()
@@ -140,11 +140,11 @@ def test_several_models_end_in_one_table_best_first(data_root, tmp_path, capsys)
     printed = capsys.readouterr().out
     lines = [line for line in printed.splitlines() if "±" in line]
     assert [line.split()[0] for line in lines] == table["model"].tolist()
-    assert (tmp_path / "comparison.md").read_text().count("±") == 3 * 4
+    assert (tmp_path / "comparison.md").read_text().count("±") == 3 * len(SCORES)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_estimators_go_through_the_same_door(data_root, tmp_path, name):
+def test_estimators_are_trained_by_the_same_command(data_root, tmp_path, name):
     first, again = (train(data_root, tmp_path / str(i), "--interp", model=name) for i in range(2))
     assert first.name == f"T_{name.upper()}_R50_Int_2019_Seed111"
     assert rows(first, "testlog.csv") == rows(again, "testlog.csv")
@@ -152,10 +152,25 @@ def test_estimators_go_through_the_same_door(data_root, tmp_path, name):
     assert json.loads((first / "args.json").read_text())["model"] == name
 
 
+def test_runs_of_one_name_that_differ_in_the_rate_are_rows_of_the_report(data_root, tmp_path, capsys):
+    for rate in ("0.001", "0.002", "0.003"):
+        train(data_root, tmp_path, "-lr", rate)
+    names = [f"T_STNet_R50_Pad_2019_Seed111{number}" for number in ("", ".1", ".2")]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == names
+    report.main([str(tmp_path)])
+    table = pd.read_csv(tmp_path / "comparison.csv")
+    assert sorted(table["label"]) == [f"stnet (learning_rate={rate})" for rate in ("0.001", "0.002", "0.003")]
+    assert (table["runs"] == 1).all() and len(table) == 3
+    for name in names:
+        rate = json.loads((tmp_path / name / "args.json").read_text())["learning_rate"]
+        (row,) = table[table["label"] == f"stnet (learning_rate={rate})"].to_dict("records")
+        assert row["oa_mean"] == pytest.approx(column(tmp_path / name, "oa", "testlog.csv")[0])
+
+
 # ---- the published layout
 
 
-def test_the_published_layout(published_root, tmp_path, monkeypatch, capsys):
+def test_the_published_layout_is_trained_on(published_root, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = pretrain(published_root, tmp_path, "--rc", "--use-doy", "--mlp")
     assert "60 series" in capsys.readouterr().out

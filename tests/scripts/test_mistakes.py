@@ -1,4 +1,4 @@
-"""Mistakes of a user: each ends with one clear line and exit code 2, and leaves nothing behind."""
+"""Errors of a user: each ends with one clear line and exit code 2, and leaves no files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def user_cache(tmp_path_factory, monkeypatch):
 
 
 def refuse(script, logdir: Path, capsys, *flags: object, root: Path | None = None, model: str | None = None) -> str:
-    """The line that a run ends with, which leaves no run folder."""
+    """The error line of a run, which leaves no files in its log folder."""
     data = [] if root is None else ["--datapath", root]
     given = [model or MODEL[script], *USUAL[script], "--sequencelength", 20, "-d", "cpu", "-l", logdir, *data, *flags]
     line = refused(script, given, capsys)
@@ -39,25 +39,42 @@ def refuse(script, logdir: Path, capsys, *flags: object, root: Path | None = Non
 
 
 @BOTH
-def test_a_missing_data_path(script, tmp_path, capsys):
+def test_a_missing_data_path_is_refused(script, tmp_path, capsys):
     line = refuse(script, tmp_path / "out", capsys, root=tmp_path / "nowhere")
     assert line == f"{tmp_path / 'nowhere'}: no such data folder; give one with --datapath"
 
 
 @BOTH
-def test_a_missing_year(script, tmp_path, data_root, capsys):
+@pytest.mark.parametrize("suffix", ["a b/c", "..", "a\\b", "x*"])
+def test_a_suffix_that_no_folder_can_have_is_refused(script, tmp_path, data_root, capsys, suffix):
+    line = refuse(script, tmp_path / "out", capsys, "-s", suffix, root=data_root)
+    assert line.startswith(f"argument -s/--suffix: {suffix!r} cannot be in a folder name; use letters, digits and _ -")
+
+
+@BOTH
+def test_a_data_path_that_is_a_file_or_empty_is_refused(script, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    line = refuse(script, tmp_path / "out", capsys, root=tmp_path / "file")
+    assert line == f"{tmp_path / 'file'}: a file; give the data folder, which holds <year>/, with --datapath"
+    (tmp_path / "empty").mkdir()
+    line = refuse(script, tmp_path / "out", capsys, root=tmp_path / "empty")
+    assert line.startswith(f"{tmp_path / 'empty'}: an empty folder, no data; fill it")
+
+
+@BOTH
+def test_a_missing_year_is_refused(script, tmp_path, data_root, capsys):
     line = refuse(script, tmp_path / "out", capsys, "--year", 1999, root=data_root)
     assert line == f"{data_root / '1999'}: no such year; found 2019, 2020 in {data_root}"
 
 
-def test_a_missing_year_to_test_on(tmp_path, data_root, capsys):
+def test_a_missing_year_to_test_on_is_refused(tmp_path, data_root, capsys):
     assert "2021: no such year" in refuse(
         main_tscls, tmp_path / "out", capsys, "--years", 2019, 2021, root=data_root
     )
 
 
 @BOTH
-def test_an_unknown_model(script, tmp_path, data_root, capsys):
+def test_an_unknown_model_is_refused(script, tmp_path, data_root, capsys):
     line = refuse(script, tmp_path / "out", capsys, root=data_root, model="resnet")
     assert line == f"unknown model 'resnet': choose one of {', '.join(NETWORKS + ESTIMATORS)}"
 
@@ -68,7 +85,7 @@ def test_estimators_are_not_pretrained(tmp_path, data_root, capsys):
 
 
 def copied(published_root: Path, tmp_path: Path) -> Path:
-    """A root of one's own to damage, without what was read from the original."""
+    """A copy of the root to damage, without its cache."""
     return shutil.copytree(published_root, tmp_path / "root", ignore=shutil.ignore_patterns(".sits-store"))
 
 
@@ -89,7 +106,7 @@ BROKEN = {
 
 @BOTH
 @pytest.mark.parametrize("defect", BROKEN)
-def test_broken_series(script, defect, tmp_path, published_root, capsys):
+def test_broken_series_are_refused(script, defect, tmp_path, published_root, capsys):
     root, (array, expected) = copied(published_root, tmp_path), BROKEN[defect]
     name = "Unsupervised_mini_All" if script is main_moco else "Train_R45_Seed111_Class20"
     file, series = root / "2019" / "npy" / f"{name}.npy", long_series([0] * 45, seed=0)
@@ -100,7 +117,7 @@ def test_broken_series(script, defect, tmp_path, published_root, capsys):
     assert not [path for path in root.rglob(".sits-store/*") if path.name.startswith(name)]
 
 
-def test_a_class_map_without_a_column(tmp_path, published_root, capsys):
+def test_a_class_map_without_a_column_is_refused(tmp_path, published_root, capsys):
     root = copied(published_root, tmp_path)
     path = root / "classmapping20.csv"
     path.write_text(path.read_text().replace("code", "kode"))
@@ -108,7 +125,7 @@ def test_a_class_map_without_a_column(tmp_path, published_root, capsys):
     assert line.startswith(f"{root / 'classmapping20.csv'}: no column 'code'; expected id, classname, code")
 
 
-def test_labels_beyond_the_class_map(tmp_path, published_root, capsys):
+def test_labels_beyond_the_class_map_are_refused(tmp_path, published_root, capsys):
     root = copied(published_root, tmp_path)
     file = root / "2019" / "npy" / "Valid_R5_Seed111_Class20.npy"
     save_labelled(file, long_series([0] * 5, seed=0), [0, 1, 21, 2, 3])
@@ -119,14 +136,14 @@ def test_labels_beyond_the_class_map(tmp_path, published_root, capsys):
 def test_a_hostile_array_runs_nothing(tmp_path, published_root, capsys):
     root, evidence = copied(published_root, tmp_path), tmp_path / "it-ran"
     hostile = np.empty(2, dtype=object)
-    hostile[:] = [Shout(evidence), 1]
+    hostile[:] = [RunsCode(evidence), 1]
     np.save(root / "2019" / "npy" / "Unsupervised_mini_All.npy", hostile, allow_pickle=True)
     line = refuse(main_moco, tmp_path / "out", capsys, root=root)
     assert "Unsupervised_mini_All.npy" in line and "system" in line and not evidence.exists()
 
 
-class Shout:
-    """Unpickled by anything but a careful reader, it leaves a file behind."""
+class RunsCode:
+    """Makes a file if it is unpickled by pickle itself."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -136,7 +153,7 @@ class Shout:
 
 
 @BOTH
-def test_a_budget_larger_than_the_data(script, tmp_path, data_root, capsys):
+def test_a_budget_larger_than_the_data_is_refused(script, tmp_path, data_root, capsys):
     words = f"{MODEL[script]} -n 5000 -b 16 -l {tmp_path / 'out'} -d cpu --datapath {data_root}"
     line = refused(script, words.split() + (["--moco-k", "64"] if script is main_moco else []), capsys)
     name, needed, there = ("unlabelled", "5,000", 60) if script is main_moco else ("train", "4,500", 90)
@@ -144,54 +161,54 @@ def test_a_budget_larger_than_the_data(script, tmp_path, data_root, capsys):
     assert line.endswith(expected) and not (tmp_path / "out").exists()
 
 
-def test_a_queue_below_the_batch(tmp_path, data_root, capsys):
+def test_a_queue_below_the_batch_is_refused(tmp_path, data_root, capsys):
     line = refuse(main_moco, tmp_path / "out", capsys, "--moco-k", 15, root=data_root)
     assert line.startswith("--moco-k 15 is below the batch of 16: the queue must hold a batch of keys; raise --moco-k")
 
 
 @pytest.mark.parametrize("splits", [3, 16, 32])
-def test_a_batch_that_cannot_be_split(tmp_path, data_root, capsys, splits):
+def test_a_batch_that_cannot_be_split_is_refused(tmp_path, data_root, capsys, splits):
     line = refuse(main_moco, tmp_path / "out", capsys, "--bn-splits", splits, root=data_root)
     cannot = "a batch of 16 cannot be divided into that many equal parts of at least 2 series"
     assert line == f"--bn-splits {splits}: {cannot}"
 
 
-def test_a_batch_of_one_has_no_variance(tmp_path, data_root, capsys):
+def test_a_batch_of_one_series_is_refused(tmp_path, data_root, capsys):
     line = refuse(main_tscls, tmp_path / "out", capsys, "-b", 1, root=data_root)
     assert line == "-b 1: batch normalisation needs at least 2 series in a batch"
 
 
-def test_freeze_without_a_trunk(tmp_path, data_root, capsys):
+def test_freeze_without_a_trunk_is_refused(tmp_path, data_root, capsys):
     line = refuse(main_tscls, tmp_path / "out", capsys, "--freeze", root=data_root)
     assert line == "--freeze trains the decoder alone and needs a trunk: give one with --pretrained"
 
 
 @pytest.mark.parametrize("flag", ["--regions", "--leave-out"])
-def test_an_unknown_site(tmp_path, data_root, capsys, flag):
+def test_an_unknown_site_is_refused(tmp_path, data_root, capsys, flag):
     line = refuse(main_tscls, tmp_path / "out", capsys, flag, "Paris", root=data_root)
     assert line == "unknown site 'Paris'; the data has Adams, Harvey, Haskell"
 
 
 @BOTH
-def test_a_device_that_is_not_there(script, tmp_path, data_root, capsys):
+def test_a_device_that_is_not_there_is_refused(script, tmp_path, data_root, capsys):
     line = refuse(script, tmp_path / "out", capsys, "-d", "abacus", root=data_root)
     assert line.startswith("--device abacus: cannot be used") and line.endswith("give cpu, cuda or cuda:N")
 
 
 @BOTH
-def test_half_precision_on_a_cpu(script, tmp_path, data_root, capsys):
+def test_half_precision_on_a_cpu_is_refused(script, tmp_path, data_root, capsys):
     line = refuse(script, tmp_path / "out", capsys, "--amp", "fp16", root=data_root)
     assert line == "--amp fp16 is for a GPU; give bf16 or off"
 
 
 @BOTH
-def test_a_logdir_that_cannot_be_made(script, tmp_path, data_root, capsys):
+def test_a_logdir_that_cannot_be_made_is_refused(script, tmp_path, data_root, capsys):
     (tmp_path / "file").write_text("")
     line = refuse(script, tmp_path / "file" / "out", capsys, root=data_root)
     assert "cannot be written" in line and line.endswith("give another --logdir")
 
 
-def test_positions_end(tmp_path, data_root, capsys):
+def test_a_sequence_longer_than_the_table_of_positions_is_refused(tmp_path, data_root, capsys):
     line = refuse(main_moco, tmp_path / "out", capsys, "--sequencelength", 500, root=data_root)
     assert "use --use-doy" in line
 
@@ -210,7 +227,7 @@ def test_values_out_of_range_are_usage_errors(script, tmp_path, data_root, capsy
     assert not (tmp_path / "out").exists()
 
 
-def test_a_class_map_of_another_number(tmp_path, data_root, capsys):
+def test_a_class_map_of_another_number_is_refused(tmp_path, data_root, capsys):
     line = refuse(main_tscls, tmp_path / "out", capsys, "-c", 5, root=data_root)
     assert line == (
         f"{data_root / 'classmapping5.csv'}: no such class map; give -c 20, for which there is one,"
@@ -219,7 +236,7 @@ def test_a_class_map_of_another_number(tmp_path, data_root, capsys):
 
 
 @pytest.mark.parametrize("flag", ["--momentum", "--moco-m"])
-def test_momentum_out_of_range(tmp_path, data_root, capsys, flag):
+def test_momentum_out_of_range_is_refused(tmp_path, data_root, capsys, flag):
     with pytest.raises(SystemExit) as ended:
         main_moco.main(["transformer", "--datapath", str(data_root), "--optimizer", "sgd", flag, "-1"])
     assert ended.value.code == 2 and f"error: argument {flag}" in capsys.readouterr().err
@@ -233,7 +250,7 @@ def write(path: Path, **content) -> Path:
     return path
 
 
-def test_pretrained_checkpoints_that_do_not_fit(tmp_path, data_root, capsys):
+def test_pretrained_checkpoints_that_do_not_fit_are_refused(tmp_path, data_root, capsys):
     encoder = build_model("transformer", sequencelength=20).state_dict()
     wide = {f"encoder_q.{n}": t for n, t in encoder.items()} | {"encoder_q.mlp1.2.lin.weight": torch.ones(256, 64)}
     other = build_model("tempcnn", sequencelength=20, hidden_dims=8).state_dict()
@@ -244,7 +261,7 @@ def test_pretrained_checkpoints_that_do_not_fit(tmp_path, data_root, capsys):
         write(tmp_path / "other.pth", model_state=other): "none of its tensors (conv_bn_relu1.block.0.weight",
         write(tmp_path / "empty.pth"): "no 'model_state' in it; expected a checkpoint of main_moco.py",
         write(tmp_path / "criterion.pth", model_state=encoder, criterion=nn.MSELoss()): "it holds torch.nn.modules",
-        write(tmp_path / "hostile.pth", model_state=encoder, criterion=Shout(evidence)): "system, which is never",
+        write(tmp_path / "hostile.pth", model_state=encoder, criterion=RunsCode(evidence)): "system, which is never",
     }
     (tmp_path / "text.pth").write_text("hello")
     cases[tmp_path / "text.pth"] = "not a checkpoint of tensors and numbers"
@@ -254,7 +271,7 @@ def test_pretrained_checkpoints_that_do_not_fit(tmp_path, data_root, capsys):
     assert not evidence.exists()
 
 
-def test_all_models_are_looked_at_before_the_first_is_trained(tmp_path, data_root, capsys):
+def test_all_models_are_checked_before_the_first_is_trained(tmp_path, data_root, capsys):
     path = train(data_root, tmp_path / "in") / "model_best.pth"
     argv = ["stnet", "tempcnn", "-n", 50, "--sequencelength", 20, "-d", "cpu", "--datapath", data_root]
     line = refused(main_tscls, [*argv, "-l", tmp_path / "out", "--pretrained", path], capsys)
@@ -266,15 +283,15 @@ def test_pretrained_is_for_networks(tmp_path, data_root, capsys):
     assert line.startswith("--pretrained is for the networks")
 
 
-def test_published_classifiers_are_taken(tmp_path, data_root, capsys):
-    """They pickle their loss."""
+def test_published_classifiers_are_fine_tuned(tmp_path, data_root, capsys):
+    """Their files hold a pickled loss module."""
     state = build_model("stnet", sequencelength=20).state_dict()
     path = write(tmp_path / "STNet_x_model.pth", model_state=state, criterion=nn.CrossEntropyLoss())
     train(data_root, tmp_path / "out", "--pretrained", path)
     assert "took 37 tensors" in capsys.readouterr().out
 
 
-def test_nothing_to_test_again(tmp_path, data_root, capsys):
+def test_eval_without_a_trained_run_is_refused(tmp_path, data_root, capsys):
     line = refuse(main_tscls, tmp_path / "out", capsys, "--eval", root=data_root)
     folder = tmp_path / "out" / "T_STNet_R50_Pad_2019_Seed111"
     assert line == (
@@ -283,7 +300,7 @@ def test_nothing_to_test_again(tmp_path, data_root, capsys):
     )
 
 
-def test_resumed_checkpoints_that_do_not_fit(tmp_path, data_root, capsys):
+def test_resumed_checkpoints_that_do_not_fit_are_refused(tmp_path, data_root, capsys):
     small, state = (
         MoCo(build_model("transformer", sequencelength=20), dim=128, K=size).state_dict() for size in (32, 64)
     )
@@ -311,7 +328,7 @@ def test_resumed_checkpoints_that_do_not_fit(tmp_path, data_root, capsys):
     )
 
 
-def test_resuming_with_other_flags_tells_which(tmp_path, data_root, capsys):
+def test_resuming_with_other_flags_names_them(tmp_path, data_root, capsys):
     path = pretrain(data_root, tmp_path / "in", "--mlp", "--use-doy", "--moco-t", 0.2) / "model_last.pth"
     flags = ["--use-doy", "--rc", "--moco-k", 128, "--moco-t", 0.2, "--seed", 3, "--resume", path]
     line = refuse(main_moco, tmp_path / "out", capsys, *flags, root=data_root)
@@ -325,17 +342,17 @@ def test_resuming_with_other_flags_tells_which(tmp_path, data_root, capsys):
     assert line.startswith(f"{path}: model stnet here, transformer in the checkpoint; with")
 
 
-# ---- stores that are none
+# ---- damaged stores
 
 
-def test_too_few_series_to_pretrain_on(tmp_path, capsys):
+def test_too_few_series_to_pretrain_on_are_refused(tmp_path, capsys):
     with StoreWriter(tmp_path / "root" / "2019" / "unlabelled") as writer:
         writer.append(np.ones((4, 10)), np.array([1, 2, 1, 2]), np.array([2, 2]))
     line = refuse(main_moco, tmp_path / "out", capsys, root=tmp_path / "root")
     assert "2 series are too few to pre-train on; expected at least 3" in line
 
 
-def test_a_cell_of_a_series_file_that_is_no_number(tmp_path, capsys):
+def test_a_cell_of_a_series_file_that_is_no_number_is_refused(tmp_path, capsys):
     file = tmp_path / "root" / "2019" / "Unsupervised" / "7.csv"
     save_series_csv(file, long_series([0], seed=0)[0])
     lines = file.read_text().splitlines()
@@ -346,7 +363,7 @@ def test_a_cell_of_a_series_file_that_is_no_number(tmp_path, capsys):
     assert not list((tmp_path / "root").rglob(".sits-store/*"))
 
 
-def test_a_label_that_is_a_name(tmp_path, data_root, capsys):
+def test_a_label_that_is_a_name_is_refused(tmp_path, data_root, capsys):
     root = shutil.copytree(data_root, tmp_path / "root")
     file = root / "2019" / "train" / "index.csv"
     lines = file.read_text().splitlines()
@@ -357,7 +374,7 @@ def test_a_label_that_is_a_name(tmp_path, data_root, capsys):
 
 
 @BOTH
-def test_a_store_without_all_its_files(script, tmp_path, data_root, capsys):
+def test_a_store_without_all_its_files_is_refused(script, tmp_path, data_root, capsys):
     root = tmp_path / "root"
     shutil.copytree(data_root, root)
     for split in ("unlabelled", "train"):
