@@ -1,15 +1,15 @@
-"""What a store costs: opening it, memory while it is streamed, bytes on disk, and making it from the published form.
+"""What a store costs: opening it, memory while streaming, bytes on disk, and conversion from the published form.
 
     python -m benchmarks.store --sim-root data
 
 Prints each figure beside what it is compared with, and their ratio.
 
-Memory is what a process of its own gains by streaming one shuffled epoch of batches from the memory map, as
-main_moco.py does on a CPU. Two kinds of it must be told apart. *Anonymous* memory (RssAnon of /proc/self/status) is
-what the process holds for itself: that is the memory which must not depend on the number of series. Its median over the
-epoch is compared, because the allocator lets the peak vary by some MB; the epoch's order, 16 bytes a series, comes on
-top. *File* pages (RssFile) are the part of the store that the kernel keeps in its cache anyway, and that counts as
-resident while it is mapped: it grows up to the size of the store, and the kernel takes it back when memory is short.
+Memory is the growth of a separate process that streams one shuffled epoch of batches from the memory map, as
+main_moco.py does on a CPU. *Anonymous* memory (RssAnon of /proc/self/status) is private to the process: it must not
+depend on the number of series. Its median over the epoch is compared, because the allocator makes the peak vary by some
+MB; the order of the epoch, 16 bytes a series, is counted apart. *File* pages (RssFile) are pages of the store in the
+kernel's cache, which count as resident while they are mapped: they grow up to the size of the store, and the kernel
+reclaims them when memory is short.
 
 On two CPU cores this takes half a minute; simulating the series, at the first run, a minute more.
 """
@@ -155,7 +155,8 @@ def report_memory(sets: list[SeriesSet], batchsize: int) -> None:
             say(f"{name}, {count}", value, "MB", store_size(series.store) / MB, "the store:")
     fewest = next(iter(medians))
     if len(medians) > 1 and medians[fewest] > 0:
-        say(f"streaming, anonymous memory, median, {count}", medians[count], "MB", medians[fewest], f"target: as {fewest},")
+        what = f"streaming, anonymous memory, median, {count}"
+        say(what, medians[count], "MB", medians[fewest], f"target: as {fewest},")
 
 
 # -- bytes and conversion ----------------------------------------------------------------------------------------------

@@ -68,7 +68,8 @@ def test_simulations_of_two_seeds_are_alike_and_the_shuffled_bands_are_not(simul
 def test_the_program_prints_every_table(roots, capsys):
     realism.main(["--real", str(roots[0]), "--sim", str(roots[1]), "--num", "200"])
     printed = capsys.readouterr().out
-    for title in ("mean, all", "cloudy fraction", "observations a series", "lag correlation", "correlation between bands"):
+    titles = "mean, all", "cloudy fraction", "observations a series", "lag correlation", "correlation between bands"
+    for title in titles:
         assert title in printed
     assert "400 series; simulated: 200 series" in printed
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.scripts.test_distributed import REPOSITORY
+from utils import files
 from utils.files import atomic_folder, atomic_write, one_at_a_time, write_text
 
 FORK = multiprocessing.get_context("fork")
@@ -121,6 +122,37 @@ def test_leftovers_of_a_killed_process_are_removed_and_living_ones_are_kept(tmp_
         with atomic_folder(tmp_path / "a[1]") as second:
             assert first.is_dir() and second.is_dir() and first != second
     assert names(tmp_path) == ["a[1]"]
+
+
+def test_a_folder_whose_writer_has_not_locked_it_yet_is_kept(tmp_path):
+    (tmp_path / "a.partial-0").mkdir()
+    with atomic_folder(tmp_path / "a"):
+        ...
+    assert names(tmp_path) == ["a", "a.partial-0"]
+
+
+def test_contents_are_on_the_disk_before_the_rename_and_the_name_after_it(tmp_path, monkeypatch):
+    synced = []
+
+    def record(path):
+        synced.append((path.name.split(".partial-")[0], "a" in names(tmp_path)))
+
+    monkeypatch.setattr(files, "sync", record)
+    with atomic_folder(tmp_path / "a") as folder:
+        (folder / "file").write_text("")
+    assert synced == [("file", False), ("a", False), (tmp_path.name, True)]
+    del synced[:]
+    write_text(tmp_path / "a" / "b", "")
+    assert [name for name, _ in synced] == [".b", "a"]
+
+
+def test_sync_reaches_files_and_folders(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    reached = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: reached.append(os.fstat(descriptor).st_ino))
+    files.sync(tmp_path / "file")
+    files.sync(tmp_path)
+    assert reached == [(tmp_path / "file").stat().st_ino, tmp_path.stat().st_ino]
 
 
 def _spend_time(path, intervals):
