@@ -256,10 +256,11 @@ def default(tmp_path, monkeypatch) -> Path:
     return module.DEFAULT_PATH
 
 
-def test_default_data_are_made_once_beside_the_scripts(default, tmp_path, capsys):
+def test_default_data_are_made_once_beside_the_scripts(default, tmp_path, capsys, monkeypatch):
     assert ensure_default("data/US-sim") == default
     assert len(Store.open(default / "2021" / "eval")) == 130 and capsys.readouterr().out.count("\n") == 1
     made = (default / "classmapping20.csv").stat().st_mtime_ns
+    monkeypatch.setattr(module, "one_at_a_time", None)  # a lock is not needed any more, nor a folder to write to
     assert ensure_default("data/US-sim") == ensure_default(default) == default
     assert (default / "classmapping20.csv").stat().st_mtime_ns == made and capsys.readouterr().out == ""
     assert len(open_unlabelled("data/US-sim", 2019)) == 900
