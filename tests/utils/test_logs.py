@@ -130,6 +130,7 @@ def test_a_missing_log_has_no_rows(tmp_path):
 def test_rows_are_read_as_they_were_written(tmp_path):
     rows = [{"epoch": 0, "name": "a,b", "loss": 0.1 + 0.2, "n": 3}, {"epoch": 1, "later": 1e-9}]
     write_rows(tmp_path / "log.csv", rows)
+    assert (tmp_path / "log.csv").read_bytes().startswith(b"epoch,name,loss,n,later\n0,")
     assert read_rows(tmp_path / "log.csv") == [
         {"epoch": "0", "name": "a,b", "loss": "0.30000000000000004", "n": "3", "later": ""},
         {"epoch": "1", "name": "", "loss": "", "n": "", "later": "1e-09"},
