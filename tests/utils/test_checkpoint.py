@@ -34,7 +34,7 @@ def network(name: str = "stnet", seed: int = 0, **options) -> nn.Module:
 
 def moco(name: str = "transformer", seed: int = 1) -> MoCo:
     torch.manual_seed(seed)
-    return MoCo(lambda: build_model(name, sequencelength=SIZE, use_doy=True), dim=8, K=16, mlp=True)
+    return MoCo(build_model(name, sequencelength=SIZE, use_doy=True), dim=8, K=16, mlp=True)
 
 
 def write(path: Path, state: dict, **more) -> Path:
