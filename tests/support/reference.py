@@ -409,7 +409,7 @@ def assert_same_state(found: dict[str, Tensor], expected: dict[str, Tensor], tol
             assert apart.sum() <= apart.numel() // 10_000, f"{name}: {apart.sum()} values differ, by up to {largest}"
 
 
-def fraction_apart(found: dict, expected: dict, start: dict, of: str) -> float:
+def fraction_apart(found: dict, expected: dict, start: dict, of: str | tuple[str, ...]) -> float:
     """How far apart two states are, in terms of how far training has moved the weights of this prefix (2-norms)."""
     names = [name for name in found if name.startswith(of) and name.endswith(("weight", "bias"))]
     distance, movement = (
