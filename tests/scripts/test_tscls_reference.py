@@ -132,9 +132,9 @@ def test_best_is_the_epoch_of_the_lowest_validation_loss_and_the_one_that_is_tes
     first, second, third = (row["valid_loss"] for row in expected.rows)
     assert first > second < third, "this data does not tell best from last"
     folder = run(root, tmp_path, options, *flags)
-    reference.assert_same_log(rows(folder), expected.rows)
+    reference.assert_same_log(rows(folder), expected.rows, 1e-4)  # 30 times the usual rate, and rounding errors
     assert checkpoint(folder)["epoch"] == 1
-    reference.assert_same_state(checkpoint(folder)["model_state"], expected.states[1])
+    reference.assert_same_state(checkpoint(folder)["model_state"], expected.states[1], 1e-4)
     check_test(root, folder, expected.states[1], options)
 
 
