@@ -122,7 +122,8 @@ def check_test(root, folder, state: dict, options: dict, ranks: int = 1) -> None
     (row,) = rows(folder, "testlog.csv")
     found = {name: float(row[name]) for name in ("loss", *scores)}
     assert found == pytest.approx({"loss": loss, **scores}, rel=1e-4)
-    assert int(row["series"]) == COUNTS["eval"] and int(row["parameters"]) == sum(p.numel() for p in network.parameters())
+    assert int(row["series"]) == COUNTS["eval"]
+    assert int(row["parameters"]) == sum(parameter.numel() for parameter in network.parameters())
 
 
 def test_best_is_the_epoch_of_the_lowest_validation_loss_and_the_one_that_is_tested(root, tmp_path, no_pictures):
@@ -155,7 +156,7 @@ def test_a_fresh_network_starts_from_the_seed(root, tmp_path, no_pictures, recip
 
 
 def test_bf16_is_the_reference_in_bf16(root, tmp_path, no_pictures):
-    """bfloat16 has 8 bits: two orders of the same sums differ by some 1e-2, far less than training moves the weights."""
+    """bfloat16 has 8 bits: other orders of the same sums may differ by 1e-2, far less than training moves the weights."""
     folder = run(root, tmp_path, {}, *PUBLISHED, "--amp", "bf16")
     found, begun = checkpoint(folder)["model_state"], reference.start_of_pretraining("stnet")["model_state"]
     begun = {name.removeprefix("encoder_q."): tensor for name, tensor in begun.items()}
