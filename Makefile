@@ -2,13 +2,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test mutants lint clean
 
 demo: $(VENV)/.installed  ## pre-train briefly, fine-tune the shipped checkpoint and from scratch, draw the comparison
 	$(BIN)/python -m benchmarks.demo
 
 test: $(VENV)/.installed  ## the whole test suite
 	$(BIN)/python -m pytest
+
+mutants: $(VENV)/.installed  ## break the training code one line at a time and see a test fail for each: takes hours
+	$(BIN)/python -m tests.mutants
 
 lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .

@@ -98,12 +98,12 @@ def test_best_is_the_epoch_of_the_lowest_held_out_loss_and_patience_counts_those
     losses = [row["valid_loss"] for row in expected.rows]
     assert losses[0] > losses[1] < losses[2] < losses[3]
     folder = run(root, tmp_path, path, options, "--optimizer", "sgd", "-lr", 0.03, "-e", 9, "--patience", 2)
-    reference.assert_same_log(rows(folder), expected.rows)
+    reference.assert_same_log(rows(folder), expected.rows, 1e-4)  # 30 times the usual rate, and rounding errors
     for name, epoch in (("model_best.pth", 1), ("model_last.pth", 3)):
         saved = checkpoint(folder, name)
         assert (saved["epoch"], saved["not_improved_count"]) == (epoch, epoch - 1)
-        assert saved["val_loss_min"] == pytest.approx(losses[1], rel=1e-5)
-        reference.assert_same_state(saved["model_state"], expected.states[epoch])
+        assert saved["val_loss_min"] == pytest.approx(losses[1], rel=1e-4)
+        reference.assert_same_state(saved["model_state"], expected.states[epoch], 1e-4)
 
 
 def test_an_equal_held_out_loss_is_no_better(root, tmp_path):

@@ -110,7 +110,7 @@ def test_a_run_is_the_reference(root, tmp_path, no_pictures, variant):
     saved = checkpoint(folder)
     assert saved["epoch"] == best
     reference.assert_same_state(saved["model_state"], expected.states[best])
-    if "published" in flags:
+    if "published" in flags or options.get("method") == "interp":
         check_test(root, folder, expected.states[best], options)
 
 
@@ -156,7 +156,7 @@ def test_a_fresh_network_starts_from_the_seed(root, tmp_path, no_pictures, recip
 
 
 def test_bf16_is_the_reference_in_bf16(root, tmp_path, no_pictures):
-    """bfloat16 has 8 bits: other orders of the same sums may differ by 1e-2, far less than training moves the weights."""
+    """bfloat16 has 8 bits: other orders of the same sums may differ by 1e-2; training moves the weights far more."""
     folder = run(root, tmp_path, {}, *PUBLISHED, "--amp", "bf16")
     found, begun = checkpoint(folder)["model_state"], reference.start_of_pretraining("stnet")["model_state"]
     begun = {name.removeprefix("encoder_q."): tensor for name, tensor in begun.items()}

@@ -398,7 +398,8 @@ def assert_same_log(found: list[dict], expected: list[dict[str, float]], toleran
 def assert_same_state(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 1e-5) -> None:
     """Every tensor, the constant day table aside, is the reference's.
 
-    One weight in 10,000 may differ more: where a gradient is as small as its rounding error, Adam steps by that error.
+    Where a gradient is as small as its rounding error, Adam steps by that error: one value in a hundred (or one of a
+    small tensor) may be further apart, but by less than a whole step of Adam.
     """
     assert found.keys() == expected.keys()
     for name in found:
@@ -406,7 +407,9 @@ def assert_same_state(found: dict[str, Tensor], expected: dict[str, Tensor], tol
             assert found[name].shape == expected[name].shape, name
             apart = ~torch.isclose(found[name], expected[name], rtol=tolerance, atol=tolerance)
             largest = (found[name] - expected[name]).abs().max()
-            assert apart.sum() <= apart.numel() // 10_000, f"{name}: {apart.sum()} values differ, by up to {largest}"
+            allowed = max(1, apart.numel() // 100) if found[name].is_floating_point() else 0
+            wrong = f"{name}: {apart.sum()} values differ, by up to {largest}"
+            assert apart.sum() <= allowed and largest < max(RATE, tolerance), wrong
 
 
 def fraction_apart(found: dict, expected: dict, start: dict, of: str | tuple[str, ...]) -> float:
