@@ -21,6 +21,7 @@ needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="there is no optio
 def pytest_configure() -> None:
     """Ctrl-C acts as in a terminal, also in the background of a shell script, which has its jobs ignore it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(1)  # the tests' networks are so small that threads would mostly wait for each other
 
 
 @pytest.fixture(autouse=True)
