@@ -1,6 +1,6 @@
 """Break the program one line at a time and see a test fail for each: python -m tests.mutants, or make mutants.
 
-Every mutant is made from the syntax tree of a target file: a statement dropped, a comparison turned round, a sign, two
+Every mutant is made from the syntax tree of a target file: a statement dropped, a comparison or a sign flipped, two
 arguments swapped, a keyword left out … It is written to a copy of the tree, and the tests of its file are run there
 until one fails. A mutant that passes them all survives: a line that no test needs. The exit code is 1 if one survives
 that EQUIVALENT does not explain.
@@ -256,7 +256,7 @@ def run_tests(tree: Path, tests: list[str], is_loud: bool) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
         del sys.modules[name]
     sys.path[0] = str(tree)
-    code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])
+    code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--disable-warnings", *tests])
     sys.stdout.flush()
     os._exit(int(code))
 

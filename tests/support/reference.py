@@ -248,9 +248,9 @@ def moco(
             for query, key in zip(queries, keys.chunk(ranks), strict=True):
                 with autocast(is_bf16):
                     logits = torch.cat(((query * key).sum(1, keepdim=True), query @ queue), dim=1).float() / T
-                loss = F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
-                loss.backward()
-                losses.append(loss.item())
+                of_rank = F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
+                of_rank.backward()
+                losses.append(of_rank.item())
                 hits.append((logits.argmax(1) == 0).double().mean().item())
             average_gradients(encoders_q, [1 / ranks] * ranks)
             for optimizer in optimizers:
@@ -262,30 +262,46 @@ def moco(
                 place = (place + 1) % queue.shape[1]
         average_statistics(encoders_q)
         average_statistics(encoders_k)
-        queries, keys = [], []
-        for rank, (q, k) in enumerate(zip(encoders_q, encoders_k, strict=True)):
-            draw = generator(SEED, "held-out", rank)
-            for batch in cut(held_out, batch_size, smallest=ranks):
-                series = data.batch(np.array_split(batch, ranks)[rank], data.width)
-                for view, encoder, made in zip(
-                    two_views(series, method, draw, strength), (q, k), (queries, keys), strict=True
-                ):
-                    with torch.no_grad(), autocast(is_bf16):
-                        made.append(F.normalize(encoder.eval()(view).float(), dim=1))
-        logits = torch.cat(queries) @ torch.cat(keys).T / T
-        own = torch.arange(len(logits))
+        loss, top1 = contrast_held_out(data, held_out, encoders_q, encoders_k, batch_size, method, T, strength, is_bf16)
         outcome.rows.append(
             {
                 "lr": rate(epoch * steps + steps - 1),
                 "train_loss": np.mean(losses),
                 "train_top1": np.mean(hits),
-                "valid_loss": F.cross_entropy(logits, own).item(),
-                "valid_top1": (logits.argmax(1) == own).double().mean().item(),
+                "valid_loss": loss,
+                "valid_top1": top1,
             }
         )
         both = state_of(encoders_q[0], "encoder_q.") | state_of(encoders_k[0], "encoder_k.")
         outcome.states.append(both | {"queue": queue.clone(), "queue_ptr": torch.tensor([place])})
     return outcome
+
+
+@torch.no_grad()
+def contrast_held_out(
+    data: Data,
+    held_out: np.ndarray,
+    encoders_q: list[nn.Module],
+    encoders_k: list[nn.Module],
+    batch_size: int,
+    method: str,
+    T: float,
+    strength: tuple[float, float, float],
+    is_bf16: bool,
+) -> tuple[float, float]:
+    """Loss and top-1 of finding the own key among those of all held-out series, of all ranks."""
+    ranks, queries, keys = len(encoders_q), [], []
+    for rank, (q, k) in enumerate(zip(encoders_q, encoders_k, strict=True)):
+        draw = generator(SEED, "held-out", rank)
+        for batch in cut(held_out, batch_size, smallest=ranks):
+            series = data.batch(np.array_split(batch, ranks)[rank], data.width)
+            view_q, view_k = two_views(series, method, draw, strength)
+            with autocast(is_bf16):
+                queries.append(F.normalize(q.eval()(view_q).float(), dim=1))
+                keys.append(F.normalize(k.eval()(view_k).float(), dim=1))
+    logits = torch.cat(queries) @ torch.cat(keys).T / T
+    own = torch.arange(len(logits))
+    return F.cross_entropy(logits, own).item(), (logits.argmax(1) == own).double().mean().item()
 
 
 # ---- training a classifier
