@@ -50,6 +50,8 @@ SKIPPED_FUNCTIONS = ("get_args",)  # flags and their help
 SKIPPED_CALLS = ("print", "UsageError", "DataError", "tqdm")  # messages
 SKIPPED_KEYWORDS = ("strict", "flush", "fused", "device")  # checks, speed, and what needs a GPU to be seen
 
+SYMMETRIC = ("min", "max", "minimum", "maximum", "logaddexp")  # calls whose first two arguments may be swapped
+
 # (target, the changed line as it then reads, why nothing can notice it)
 EQUIVALENT: tuple[tuple[str, str, str], ...] = ()
 
@@ -185,8 +187,9 @@ def opposite(value: bool | int | float) -> Iterator[str]:
 
 def other_calls(node: ast.Call) -> Iterator[str]:
     """A call with its first two arguments swapped, without one of its keywords, with a loss negated."""
-    first_two = node.args[:2]
-    if len(first_two) == 2 and not any(isinstance(argument, ast.Starred) for argument in first_two):
+    first_two, name = node.args[:2], ast.unparse(node.func).split(".")[-1]
+    is_pair = len(first_two) == 2 and not any(isinstance(argument, ast.Starred) for argument in first_two)
+    if is_pair and name not in SYMMETRIC:
         yield changed(node, args=[*reversed(first_two), *node.args[2:]])
     for i in [i for i, keyword in enumerate(node.keywords) if keyword.arg not in SKIPPED_KEYWORDS]:
         yield changed(node, keywords=node.keywords[:i] + node.keywords[i + 1 :])
