@@ -53,7 +53,19 @@ SKIPPED_KEYWORDS = ("strict", "flush", "fused", "device")  # checks, speed, and 
 SYMMETRIC = ("min", "max", "minimum", "maximum", "logaddexp")  # calls whose first two arguments may be swapped
 
 # (target, the changed line as it then reads, why nothing can notice it)
-EQUIVALENT: tuple[tuple[str, str, str], ...] = ()
+_CHUNKS = "the sum over the queue is the same in one piece and in chunks; only speed differs"
+_PROMOTED = "the first chunk's float32 logits promote it"
+EQUIVALENT: tuple[tuple[str, str, str], ...] = (
+    (
+        "moco/loss.py",
+        "whole = (queries.device.type == 'cpu') or torch.compiler.is_compiling()  # then one large product is fastest",
+        _CHUNKS,
+    ),
+    ("moco/loss.py", "for keys in queue.split(queue.shape[1] if (not (whole)) else CHUNK, dim=1):", _CHUNKS),
+    ("moco/loss.py", "largest = queries.new_full((len(queries), 1), float('-inf'))", _PROMOTED),
+    ("moco/loss.py", "total, weighted = torch.zeros_like(largest), torch.zeros_like(queries)", _PROMOTED),
+    ("moco/loss.py", "for keys in queue.split(queue.shape[0] if whole else CHUNK, dim=1):", _CHUNKS),
+)
 
 COMPARISONS = {  # to the one with its boundary moved, and to its opposite
     ast.Lt: (ast.LtE, ast.GtE),

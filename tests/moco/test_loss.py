@@ -25,3 +25,13 @@ def test_value_and_gradient(chunk, temperature, monkeypatch):
     upstream = torch.randn_like(ours)
     (mine,), (plain,) = (torch.autograd.grad(value, queries, upstream) for value in (ours, theirs))
     torch.testing.assert_close(mine, plain)
+
+
+def test_sums_over_the_queue_are_float32_for_bf16_queries():
+    """In bfloat16 a sum stops growing at 256 times its terms; here 5000 equal keys are summed, in several chunks."""
+    queries, queue = torch.zeros(2, 4, dtype=torch.bfloat16), torch.ones(4, 5000, dtype=torch.bfloat16)
+    total, largest = QueueLogSumExp.apply(queries.requires_grad_(), queue)
+    assert total.dtype == largest.dtype == torch.float32
+    torch.testing.assert_close(total, torch.full((2, 1), 5000.0).log())
+    (gradient,) = torch.autograd.grad(total.sum(), queries)
+    torch.testing.assert_close(gradient, torch.ones(2, 4, dtype=torch.bfloat16), atol=0.01, rtol=0)
