@@ -16,7 +16,7 @@ mutants: $(VENV)/.installed  ## break the training code one line at a time and s
 lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt
+$(VENV)/.installed: requirements.txt requirements-geo.txt requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
