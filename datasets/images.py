@@ -1,0 +1,275 @@
+"""Satellite images of one place as pixel time series, whatever form they have on the disk.
+
+    images = open_images("harvey/", season=Season.of(2019))
+    for window in images.grid.windows(256):
+        bands, doy, lengths, row, col, counts = images.read(window)
+
+The forms: a GeoTIFF a date, parts as Earth Engine exports them, a file a band, a stack of all dates in one file, NetCDF
+and Zarr cubes (`datasets.readers`). All are brought to one grid by nearest neighbour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from datasets.bands import BANDS
+from datasets.errors import DataError
+from datasets.imagery import check, drafts, find
+from datasets.imagery.dates import given_dates
+from datasets.imagery.grid import Grid, finest
+from datasets.imagery.image import Image
+from datasets.imagery.raster import Header, read_header
+from datasets.imagery.sources import Sources, WindowReader
+from datasets.imagery.values import digital_numbers, missing, parse_mask
+from datasets.optional import need
+from datasets.season import Season
+
+__all__ = ["Grid", "Images", "Pixels", "add_arguments", "open_from", "open_images"]
+
+OFFSETS = ("auto", "0", "-1000")
+HASHED = 16 << 20  # bytes of a file that are hashed
+
+
+class Pixels(NamedTuple):
+    """The series of a window, row by row; only pixels with an observation.
+
+    bands (M, 10) int16 DN, doy (M,) int16, lengths (P,) int64 >= 1, row and col (P,) int64 in the grid; counts: of
+    `missing` and `masked` observations and `clipped` values.
+    """
+
+    bands: np.ndarray
+    doy: np.ndarray
+    lengths: np.ndarray
+    row: np.ndarray
+    col: np.ndarray
+    counts: dict[str, int]
+
+
+class Images:
+    """Images on one grid. Picklable: another process opens the files itself.
+
+    grid: of all pixels; dates: the solar days, sorted; notes: lines that a user is told; skipped: bad files that were
+    left out, a line each.
+    """
+
+    def __init__(
+        self, grid: Grid, images: Sequence[Image], headers: dict[str, Header], classes: Sequence[int], about: dict
+    ):
+        self.grid, self.images, self.headers, self.classes = grid, list(images), headers, tuple(classes)
+        self.dates: list[date] = sorted({image.day for image in images})
+        self.notes: list[str] = about["notes"]
+        self.skipped: list[str] = about["skipped"]
+        self._decided = {key: value for key, value in about.items() if key not in ("notes", "skipped")}
+        self._sources = Sources()
+
+    def __repr__(self) -> str:
+        return f"Images({len(self.dates)} dates, {self.dates[0]} to {self.dates[-1]}; {self.grid})"
+
+    def read(self, window, pixels: np.ndarray | None = None) -> Pixels:
+        """The series of a window (rasterio's) of the grid; `pixels` (h, w) bool: of some pixels alone.
+
+        Memory: about 22 bytes for each pixel and date twice over, and what is stored of the widest file.
+        BadFile names a file that cannot be read.
+        """
+        height, width = int(window.height), int(window.width)
+        chosen = slice(None) if pixels is None else np.flatnonzero(pixels)
+        count = height * width if pixels is None else len(chosen)
+        values = np.empty((count, len(self.dates), len(BANDS)), np.int16)
+        valid = np.zeros((count, len(self.dates)), bool)
+        counts = Counter(missing=0, masked=0, clipped=0)
+        place = {day: i for i, day in enumerate(self.dates)}
+        reader = WindowReader(self._sources, self.images, self.headers, self.grid, window)
+        for image in self.images:
+            numbers, good = self._observations(reader, image, chosen, counts)
+            _merge(values, valid, place[image.day], numbers, good)
+        lengths = valid.sum(axis=1)
+        kept = np.flatnonzero(lengths)
+        flat = kept if pixels is None else chosen[kept]
+        doy = np.array([day.timetuple().tm_yday for day in self.dates], np.int16)
+        observed = np.flatnonzero(valid)
+        return Pixels(
+            values.reshape(-1, len(BANDS)).take(observed, axis=0),
+            doy.take(observed % len(doy)),
+            lengths[kept],
+            int(window.row_off) + flat // width,
+            int(window.col_off) + flat % width,
+            dict(counts),
+        )
+
+    def _observations(self, reader: WindowReader, image: Image, chosen, counts: Counter):
+        """DN (10, n) int16 of the chosen pixels of a window, and which are observations (n,)."""
+        stored, inside, scl = reader.read(image)
+        nodata = [self.headers[layer.file].nodata[layer.band] for layer in image.bands]
+        stored, inside = stored.reshape(len(BANDS), -1)[:, chosen], inside.ravel()[chosen]
+        good = inside & ~missing(stored, nodata)
+        counts["missing"] += good.size - int(np.count_nonzero(good))
+        if self.classes:
+            masked = good & np.isin(scl.ravel()[chosen], self.classes)
+            counts["masked"] += int(np.count_nonzero(masked))
+            good &= ~masked
+        numbers, clipped = digital_numbers(stored, image.scale, image.offset, good)
+        counts["clipped"] += clipped
+        return numbers, good
+
+    @cached_property
+    def provenance(self) -> dict:
+        """Plain values for meta.json: files with size and hash, grid, dates, offsets, stand-in bands, versions."""
+        rasterio = need("rasterio", "reading images")
+        return {
+            "files": [_fingerprint(Path(file)) for file in sorted(self.headers)],
+            "crs": self.grid.crs.to_wkt(),
+            "transform": list(self.grid.transform)[:6],
+            "height": self.grid.height,
+            "width": self.grid.width,
+            "dates": [day.isoformat() for day in self.dates],
+            **self._decided,
+            "notes": self.notes,
+            "skipped": self.skipped,
+            "versions": {"rasterio": rasterio.__version__, "gdal": rasterio.__gdal_version__, "numpy": np.__version__},
+        }
+
+
+def _merge(values: np.ndarray, valid: np.ndarray, day: int, numbers: np.ndarray, good: np.ndarray) -> None:
+    """Put an image (10, n) where its day has no valid pixel yet: values (n, days, 10), valid (n, days)."""
+    if not valid[:, day].any():
+        values[:, day] = numbers.T
+        valid[:, day] = good
+        return
+    new = np.flatnonzero(good & ~valid[:, day])
+    values[new, day] = numbers[:, new].T
+    valid[new, day] = True
+
+
+def open_images(
+    path: str | Path,
+    *,
+    season: Season | None = None,
+    bands: str | Sequence[str] | None = None,
+    dates: str | None = None,
+    start: str | None = None,
+    step: str | None = None,
+    offset: str = "auto",
+    mask: str | None = None,
+    grid: str | Path | None = None,
+    skip_bad: bool = False,
+) -> Images:
+    """Find out what is at `path` (a file or a folder) and open it.
+
+    season: images of other days are left out and counted; bands: names in the order of a file; dates: of the time
+    steps, separated by commas, or a file; start, step: of composites, each dated at the middle of its period; offset:
+    "auto" (from metadata), "0" or "-1000"; mask: "scl:3,8,9"; grid: a raster whose grid is taken; skip_bad: leave out
+    the dates of files that cannot be read, which are all read once for it. DataError says what cannot be used and why.
+    """
+    path, classes = Path(path), parse_mask(mask)
+    if str(offset) not in OFFSETS:
+        raise DataError(f"--offset {offset}: expected one of {', '.join(OFFSETS)}")
+    found, sources = find.find_images(path, find.parse_bands(bands), skip_bad), Sources()
+    if skip_bad:
+        found.bad.update(check.unreadable(found.headers, sources))
+    dated, date_notes = drafts.dated(
+        found.drafts,
+        lambda count: given_dates(dates, start, step, count, "time steps"),
+        season,
+        found.headers,
+        lambda undated: check.days_of_year(undated, found.headers, sources),
+    )
+    dated, season_notes = drafts.in_season(dated, season, path)
+    dated, skipped = drafts.without_bad(dated, found.bad, path)
+    images, value_notes = drafts.complete(dated, found.headers, find.root_of(path), str(offset))
+    headers = {file: found.headers[file] for image in images for file in image.files()}
+    if classes:
+        drafts.check_masks(images)
+    images, warnings = check.look(images, headers, sources)
+    common, grid_notes = _common_grid(images, headers, grid)
+    return Images(
+        common,
+        images,
+        headers,
+        classes,
+        {
+            "notes": [*found.notes, *date_notes, *season_notes, *grid_notes, *value_notes, *warnings],
+            "skipped": skipped,
+            "mask": mask,
+            "offsets": {image.name: image.offset for image in images},
+            "scales": {image.name: image.scale for image in images},
+            "stand_in": sorted({image.stand_in for image in images if image.stand_in}),
+        },
+    )
+
+
+def _common_grid(images: Sequence[Image], headers: dict[str, Header], grid: str | Path | None) -> tuple[Grid, list[str]]:
+    """The grid that all are brought to, and what a user is told of it."""
+    if grid is None:
+        common = finest([headers[layer.file].grid for image in images for layer in image.bands])
+    else:
+        common = read_header(Path(grid), Path(grid).parent).grid
+    warped = sum(
+        not all(headers[layer.file].grid.same_lattice(common) for layer in image.bands) for image in images
+    )
+    notes = [f"grid: {common}, {'the finest of the images' if grid is None else f'that of {grid}'}"]
+    if warped:
+        notes.append(f"{warped} of {len(images)} images have bands on another grid, brought to it by nearest neighbour")
+    return common, notes
+
+
+def _fingerprint(path: Path) -> dict:
+    """Name, size and hash of a file: SHA-256 of its whole, or of 16 MiB spread evenly over a larger one; of a folder
+    (Zarr) that of the names and sizes of what is in it."""
+    if path.is_dir():
+        files = [(str(file.relative_to(path)), file.stat().st_size) for file in sorted(path.rglob("*")) if file.is_file()]
+        digest = hashlib.sha256(repr(files).encode()).hexdigest()
+        return {"file": str(path), "size": sum(size for _, size in files), "sha256_of_names_and_sizes": digest}
+    size, digest = path.stat().st_size, hashlib.sha256()
+    with open(path, "rb") as file:
+        if size <= HASHED:
+            return {"file": str(path), "size": size, "sha256": hashlib.sha256(file.read()).hexdigest()}
+        piece = HASHED // 16
+        for i in range(16):
+            file.seek((size - piece) * i // 15)
+            digest.update(file.read(piece))
+    return {"file": str(path), "size": size, "sha256_of_16_pieces": digest.hexdigest()}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say which images are read, and how; the same for every command."""
+    group = parser.add_argument_group("images")
+    group.add_argument("--images", required=True, type=Path, metavar="PATH", help="file or folder with the images")
+    group.add_argument("--bands", metavar="NAMES", help="names of the bands in the order of a file, such as B2,B3,B4")
+    group.add_argument("--dates", metavar="DATES", help="dates of the time steps in their order, or a file of them")
+    group.add_argument("--start", metavar="DATE", help="first day of composites, each dated at the middle of its period")
+    group.add_argument("--step", metavar="STEP", help="length of the periods: month, or days such as 10D")
+    group.add_argument("--offset", choices=OFFSETS, default="auto", help="added to the digital numbers (default: auto)")
+    group.add_argument("--mask", metavar="scl:CLASSES", help="drop observations of these scene classes: scl:3,8,9,10,11")
+    group.add_argument("--grid", type=Path, metavar="FILE", help="raster whose grid is used (default: the finest)")
+    group.add_argument("--year", type=int, help="year of the season (default: all dates, within twelve months)")
+    group.add_argument("--season-start", default="01-01", metavar="MM-DD", help="first day of the season's twelve months")
+    group.add_argument(
+        "--skip-bad-images",
+        action="store_true",
+        help="leave out the dates of files that cannot be read (reads all files once more before the work begins)",
+    )
+
+
+def open_from(args) -> Images:
+    """Open the images that the options of `add_arguments` say."""
+    return open_images(
+        args.images,
+        season=None if args.year is None else Season.of(args.year, args.season_start),
+        bands=args.bands,
+        dates=args.dates,
+        start=args.start,
+        step=args.step,
+        offset=args.offset,
+        mask=args.mask,
+        grid=args.grid,
+        skip_bad=args.skip_bad_images,
+    )
