@@ -188,7 +188,7 @@ def open_images(
     headers = {file: found.headers[file] for image in images for file in image.files()}
     if classes:
         drafts.check_masks(images)
-    images, warnings = check.look(images, headers, sources)
+    images, warnings = check.check_values(images, headers, sources)
     common, grid_notes = _common_grid(images, headers, grid)
     return Images(
         common,
@@ -206,15 +206,15 @@ def open_images(
     )
 
 
-def _common_grid(images: Sequence[Image], headers: dict[str, Header], grid: str | Path | None) -> tuple[Grid, list[str]]:
+def _common_grid(
+    images: Sequence[Image], headers: dict[str, Header], grid: str | Path | None
+) -> tuple[Grid, list[str]]:
     """The grid that all are brought to, and what a user is told of it."""
     if grid is None:
         common = finest([headers[layer.file].grid for image in images for layer in image.bands])
     else:
         common = read_header(Path(grid), Path(grid).parent).grid
-    warped = sum(
-        not all(headers[layer.file].grid.same_lattice(common) for layer in image.bands) for image in images
-    )
+    warped = sum(not all(headers[layer.file].grid.same_lattice(common) for layer in image.bands) for image in images)
     notes = [f"grid: {common}, {'the finest of the images' if grid is None else f'that of {grid}'}"]
     if warped:
         notes.append(f"{warped} of {len(images)} images have bands on another grid, brought to it by nearest neighbour")
@@ -225,7 +225,8 @@ def _fingerprint(path: Path) -> dict:
     """Name, size and hash of a file: SHA-256 of its whole, or of 16 MiB spread evenly over a larger one; of a folder
     (Zarr) that of the names and sizes of what is in it."""
     if path.is_dir():
-        files = [(str(file.relative_to(path)), file.stat().st_size) for file in sorted(path.rglob("*")) if file.is_file()]
+        inside = [file for file in sorted(path.rglob("*")) if file.is_file()]
+        files = [(file.relative_to(path).as_posix(), file.stat().st_size) for file in inside]
         digest = hashlib.sha256(repr(files).encode()).hexdigest()
         return {"file": str(path), "size": sum(size for _, size in files), "sha256_of_names_and_sizes": digest}
     size, digest = path.stat().st_size, hashlib.sha256()
@@ -241,18 +242,18 @@ def _fingerprint(path: Path) -> dict:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that say which images are read, and how; the same for every command."""
-    group = parser.add_argument_group("images")
-    group.add_argument("--images", required=True, type=Path, metavar="PATH", help="file or folder with the images")
-    group.add_argument("--bands", metavar="NAMES", help="names of the bands in the order of a file, such as B2,B3,B4")
-    group.add_argument("--dates", metavar="DATES", help="dates of the time steps in their order, or a file of them")
-    group.add_argument("--start", metavar="DATE", help="first day of composites, each dated at the middle of its period")
-    group.add_argument("--step", metavar="STEP", help="length of the periods: month, or days such as 10D")
-    group.add_argument("--offset", choices=OFFSETS, default="auto", help="added to the digital numbers (default: auto)")
-    group.add_argument("--mask", metavar="scl:CLASSES", help="drop observations of these scene classes: scl:3,8,9,10,11")
-    group.add_argument("--grid", type=Path, metavar="FILE", help="raster whose grid is used (default: the finest)")
-    group.add_argument("--year", type=int, help="year of the season (default: all dates, within twelve months)")
-    group.add_argument("--season-start", default="01-01", metavar="MM-DD", help="first day of the season's twelve months")
-    group.add_argument(
+    add = parser.add_argument_group("images").add_argument
+    add("--images", required=True, type=Path, metavar="PATH", help="file or folder with the images")
+    add("--bands", metavar="NAMES", help="names of the bands in the order of a file, such as B2,B3,B4")
+    add("--dates", metavar="DATES", help="dates of the time steps in their order, or a file of them")
+    add("--start", metavar="DATE", help="first day of composites, each dated at the middle of its period")
+    add("--step", metavar="STEP", help="length of the periods: month, or days such as 10D")
+    add("--offset", choices=OFFSETS, default="auto", help="added to the digital numbers (default: auto)")
+    add("--mask", metavar="scl:CLASSES", help="drop observations of these scene classes: scl:3,8,9,10,11")
+    add("--grid", type=Path, metavar="FILE", help="raster whose grid is used (default: the finest)")
+    add("--year", type=int, help="year of the season (default: all dates, within twelve months)")
+    add("--season-start", default="01-01", metavar="MM-DD", help="first day of the season (default: 01-01)")
+    add(
         "--skip-bad-images",
         action="store_true",
         help="leave out the dates of files that cannot be read (reads all files once more before the work begins)",

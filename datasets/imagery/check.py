@@ -1,4 +1,4 @@
-"""A look at some values of the images: floats that are reflectance, an offset that is still in, days in a `doy` band."""
+"""Checks of some values of images: floats that are reflectance, an offset that is still in, days in a `doy` band."""
 
 from __future__ import annotations
 
@@ -41,17 +41,13 @@ def _spread(grid: Grid):
     window = next(iter(grid.windows(1))).__class__
     height, width = min(SIZE, grid.height), min(SIZE, grid.width)
     places = sorted(
-        {
-            (int((grid.height - height) * y / 3), int((grid.width - width) * x / 3))
-            for y in range(4)
-            for x in range(4)
-        },
+        {(int((grid.height - height) * y / 3), int((grid.width - width) * x / 3)) for y in range(4) for x in range(4)},
         key=lambda place: abs(2 * place[0] + height - grid.height) + abs(2 * place[1] + width - grid.width),
     )
     return [window(left, top, width, height) for top, left in places]
 
 
-def look(images: list[Image], headers: dict[str, Header], sources: Sources) -> tuple[list[Image], list[str]]:
+def check_values(images: list[Image], headers: dict[str, Header], sources: Sources) -> tuple[list[Image], list[str]]:
     """The images with the scale of reflectance where floats are that, and what a user is told.
 
     A few images of each kind (data type, scale, offset), spread over the dates, are sampled.
@@ -96,8 +92,8 @@ def _warnings(dark: np.ndarray, offset: float, count: int) -> list[str]:
         ]
     if dark.min() + offset < TOO_DARK:
         return [
-            f"warning: with the offset {offset:g} the darkest pixels of {count} images are negative (1st percentile from"
-            f" {dark.min() + offset:.0f}), as if it was taken off before; check the source, or give --offset 0"
+            f"warning: with the offset {offset:g} the darkest pixels of {count} images are negative (1st percentile"
+            f" from {dark.min() + offset:.0f}), as if it was taken off before; check the source, or give --offset 0"
         ]
     return []
 
@@ -131,7 +127,8 @@ def days_of_year(drafts: Sequence[Draft], headers: dict[str, Header], sources: S
     from_one = bool(known) and max(known) == 366
     if from_one and min(known) == 0:
         raise DataError(f"{drafts[0].file}: the doy bands hold days from 0 to 366; expected 0-365 or 1-366")
-    why = "a 366 occurs" if from_one else "a 0 occurs" if known and min(known) == 0 else "assumed, as in published exports"
+    sure = "a 366 occurs" if from_one else "a 0 occurs" if known and min(known) == 0 else None
+    why = sure or "assumed, as in published exports"
     notes = [f"dates are those of the doy band, which counts days from {1 if from_one else 0} ({why})"]
     if empty:
         notes.append(f"left out, as they have no valid pixel and so no date: {empty} images")
@@ -153,5 +150,3 @@ def _doy(draft: Draft, headers: dict[str, Header], sources: Sources) -> int | No
                 raise DataError(f"{draft.file}: its doy band holds {some}; expected one day of year, 0-366")
             return int(found[0])
     return None
-
-

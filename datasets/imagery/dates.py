@@ -30,9 +30,9 @@ class Found(NamedTuple):
 
 
 def find_date(text: str) -> Found | None:
-    """The first date in a text: 2019-05-03, 20190503, 20190503T173911, 2019_05_03, 2019123 or 2019-123 (day of year)."""
-    found = [read(match) for pattern, read in ((DATED, _calendar), (ORDINAL, _ordinal)) for match in pattern.finditer(text)]
-    return min((one for one in found if one), key=lambda one: one.start, default=None)
+    """The first date in a text: 2019-05-03, 20190503, 20190503T173911, 2019_05_03, 2019123, 2019-123 (day of year)."""
+    found = [_calendar(match) for match in DATED.finditer(text)] + [_ordinal(match) for match in ORDINAL.finditer(text)]
+    return min(filter(None, found), key=lambda one: one.start, default=None)
 
 
 def date_in_path(path: Path, root: Path) -> date | None:

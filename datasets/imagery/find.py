@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from datasets.bands import BANDS
 from datasets.errors import DataError
+from datasets.imagery.cube import cube_files, inside_cube, is_cube
 from datasets.imagery.dates import date_in_path
 from datasets.imagery.image import Draft
 from datasets.imagery.names import SENTINEL, read_name
@@ -45,7 +46,7 @@ def parse_bands(bands: str | Sequence[str] | None) -> list[str] | None:
 
 def root_of(path: Path) -> Path:
     """The folder of the images: nothing outside is read."""
-    return (path if path.is_dir() and not cubes.is_cube(path) else path.parent).resolve()
+    return (path if path.is_dir() and not is_cube(path) else path.parent).resolve()
 
 
 def find_images(path: Path, bands: list[str] | None, skip_bad: bool) -> Found:
@@ -53,9 +54,9 @@ def find_images(path: Path, bands: list[str] | None, skip_bad: bool) -> Found:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; expected images")
     root, path, found = root_of(path), path.resolve(), Found([], {}, [], {})
-    for file in cubes.cube_files(path):
+    for file in cube_files(path):
         _guarded(found, file, skip_bad, lambda file=file: _add_cube(found, file, bands))
-    rasters = [] if cubes.is_cube(path) else [file for file in raster_files(path) if not cubes.inside_cube(file, root)]
+    rasters = [] if is_cube(path) else [file for file in raster_files(path) if not inside_cube(file, root)]
     for file in rasters:
         _guarded(found, file, skip_bad, lambda file=file: _add_header(found, file, root))
     _add_drafts(found, root, bands)
@@ -111,4 +112,3 @@ def _add_drafts(found: Found, root: Path, bands: list[str] | None) -> None:
     if other:
         names = ", ".join(header.name for header in other[:5]) + (", …" if len(other) > 5 else "")
         found.notes.append(f"left out, as they hold none of the bands: {len(other)} files ({names})")
-

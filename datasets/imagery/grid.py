@@ -161,7 +161,8 @@ class Sampler:
         for known, x, y in self._points:
             if known == crs:
                 return x, y
-        x, y = transform_points(self.grid.crs, crs, *self.grid.centres(*np.meshgrid(self.rows, self.cols, indexing="ij")))
+        rows, cols = np.meshgrid(self.rows, self.cols, indexing="ij")
+        x, y = transform_points(self.grid.crs, crs, *self.grid.centres(rows, cols))
         self._points.append((crs, x, y))
         return x, y
 
@@ -175,10 +176,8 @@ def _nearest(rows: np.ndarray, cols: np.ndarray, source: Grid) -> Nearest:
         return Nearest(0, 0, 0, 0, rows, cols, inside, False)
     if rows.shape == inside.shape:  # every pixel has its own
         good_rows = good_cols = inside
-    whole = [np.floor(np.where(good, axis, 0) + EDGE).astype(np.intp) for good, axis in ((good_rows, rows), (good_cols, cols))]
-    top, left = whole[0][good_rows].min(), whole[1][good_cols].min()
-    height, width = whole[0][good_rows].max() - top + 1, whole[1][good_cols].max() - left + 1
-    rows, cols = np.where(good_rows, whole[0] - top, 0), np.where(good_cols, whole[1] - left, 0)
+    top, height, rows = _extent(rows, good_rows)
+    left, width, cols = _extent(cols, good_cols)
     separable = rows.shape[1] == 1 and cols.shape[0] == 1
     plain = (
         separable
@@ -186,4 +185,11 @@ def _nearest(rows: np.ndarray, cols: np.ndarray, source: Grid) -> Nearest:
         and (height, width) == inside.shape
         and bool((np.diff(rows[:, 0]) == 1).all() and (np.diff(cols[0]) == 1).all())
     )
-    return Nearest(int(top), int(left), int(height), int(width), rows, cols, inside, plain)
+    return Nearest(top, left, height, width, rows, cols, inside, plain)
+
+
+def _extent(positions: np.ndarray, good: np.ndarray) -> tuple[int, int, np.ndarray]:
+    """First pixel, number of pixels and the pixels counted from the first (0 where not good) for positions (floats)."""
+    pixels = np.floor(np.where(good, positions, 0) + EDGE).astype(np.intp)
+    first = pixels[good].min()
+    return int(first), int(pixels[good].max() - first + 1), np.where(good, pixels - first, 0)

@@ -26,6 +26,7 @@ from datasets.imagery.raster import Header
 
 SHIFT = -1000.0  # DN, BOA_ADD_OFFSET of all bands since baseline 04.00
 FIRST_SHIFTED = (4, 0)
+APPLIED = "earthsearch:boa_offset_applied"
 
 
 class Item(NamedTuple):
@@ -48,22 +49,25 @@ class Radiometry(NamedTuple):
 def radiometry(header: Header, band: int, root: Path) -> Radiometry:
     """What the metadata of one band (from 0) of a file say, offset and scale being what brings its values to DN."""
     item, product = stac_item(header.path, root), safe_metadata(header.path, root)
-    baseline, named_by = _baseline(header, item, product)
-    scale, offset, why = _decide(header, band, item, product, baseline, named_by)
+    tags = dict(header.tags)
+    if header.cube is not None:
+        tags |= header.cube.tags[band // len(header.cube.layers)]
+    baseline, named_by = _baseline(tags, header.path, item, product)
+    scale, offset, why = _decide(header, band, tags, item, product, baseline, named_by)
     return Radiometry(scale, offset, why, baseline)
 
 
-def _decide(header, band, item, product, baseline, named_by) -> tuple[float, float, str]:
-    if "boa_add_offset" in header.tags:
-        return 1.0, _number(header.tags["boa_add_offset"], header.path, "BOA_ADD_OFFSET"), "tag BOA_ADD_OFFSET"
-    if _true(header.tags.get("boa_offset_applied")):
-        return 1.0, 0.0, "tag BOA_OFFSET_APPLIED is true"
-    if item and _true(item.properties.get("earthsearch:boa_offset_applied")):
-        return 1.0, 0.0, "earthsearch:boa_offset_applied is true in the STAC item"
+def _decide(header, band, tags, item, product, baseline, named_by) -> tuple[float, float, str]:
+    if "boa_add_offset" in tags:
+        return 1.0, _number(tags["boa_add_offset"], header.path, "BOA_ADD_OFFSET"), "tag BOA_ADD_OFFSET"
+    for key in ("boa_offset_applied", APPLIED):
+        if _true(tags.get(key)):
+            return 1.0, 0.0, f"tag {key.upper()} is true"
+    if item and _true(item.properties.get(APPLIED)):
+        return 1.0, 0.0, f"{APPLIED} is true in the STAC item"
     if product:
-        return 1.0, product[1], f"BOA_ADD_OFFSET in {product[2]}" if product[1] else f"no BOA_ADD_OFFSET in {product[2]}"
-    applied_known = item is not None and "earthsearch:boa_offset_applied" in item.properties
-    if item and not applied_known:
+        return 1.0, product[1], f"{'' if product[1] else 'no '}BOA_ADD_OFFSET in {product[2]}"
+    if item and APPLIED not in item.properties:
         stated = _asset_scale(item, header.path)
         if stated is not None:
             return *stated, "scale and offset of the asset in the STAC item"
@@ -76,10 +80,10 @@ def _decide(header, band, item, product, baseline, named_by) -> tuple[float, flo
     return 1.0, 0.0, "nothing names a processing baseline"
 
 
-def _baseline(header: Header, item: Item | None, product) -> tuple[str, str]:
+def _baseline(tags: dict[str, str], file: str, item: Item | None, product) -> tuple[str, str]:
     for key in ("processing_baseline", "s2:processing_baseline"):
-        if key in header.tags:
-            return _checked(header.tags[key], header.path), "the tags"
+        if key in tags:
+            return _checked(tags[key], file), "the tags"
     if item and "s2:processing_baseline" in item.properties:
         return _checked(item.properties["s2:processing_baseline"], str(item.path)), "the STAC item"
     return (product[0], product[2]) if product else ("", "")

@@ -49,10 +49,9 @@ def read_name(text: str) -> BandName:
     rest = re.sub(r"red[\s_\-]*edge[\s_\-]*(\d)", r"rededge\1", rest.lower())
     tokens = [token for token in re.split(r"[^a-z0-9]+", rest) if token]
     whole = "".join(tokens)
-    places = [i for i, token in enumerate(tokens) if token in NUMBERS] or [i for i, t in enumerate(tokens) if t in WORDS]
-    if not places:
+    place = next((i for names in (NUMBERS, WORDS) for i, token in enumerate(tokens) if token in names), None)
+    if place is None:
         return BandName(WORDS.get(whole), None, found and found.date)
-    place = places[0]
     token = tokens[place]
     return BandName(NUMBERS.get(token) or WORDS[token], _number(tokens, place), found and found.date)
 

@@ -77,7 +77,7 @@ def read_header(path: Path, root: Path) -> Header:
     check_virtual(path, root)
     with opened(path) as file:
         if file.crs is None:
-            raise DataError(f"{path}: has no coordinate reference system; set it, as with gdal_edit.py -a_srs EPSG:32614")
+            raise DataError(f"{path}: has no coordinate reference system; set it, as with gdal_edit.py -a_srs EPSG:…")
         flags = file.mask_flag_enums[0] if file.count else []
         per_dataset = rasterio.enums.MaskFlags.per_dataset
         return Header(

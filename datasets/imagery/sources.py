@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from datasets.imagery.cube import CubeFiles
 from datasets.imagery.grid import Grid, Sampler
 from datasets.imagery.image import Image, Layer
 from datasets.imagery.raster import Header, RasterFiles
@@ -18,7 +19,7 @@ class Sources:
     """Opens files when they are first read; copied to another process, it starts with none open."""
 
     def __init__(self):
-        self._rasters, self._cubes = RasterFiles(), None
+        self._rasters, self._cubes = RasterFiles(), CubeFiles()
 
     def __reduce__(self):
         return Sources, ()
@@ -31,10 +32,6 @@ class Sources:
         """Values (n, h, w) of bands (from 0) in a part of a file, and where its mask says valid (`None`: no mask)."""
         if header.cube is None:
             return self._rasters.read(header, bands, part)
-        if self._cubes is None:
-            from datasets.readers.cubes import CubeFiles
-
-            self._cubes = CubeFiles()
         return self._cubes.read(header, bands, part)
 
 
@@ -84,7 +81,7 @@ class WindowReader:
         return parts[layer.file][0][self.bands[layer.file].index(layer.band)]
 
     def _part(self, file: str) -> tuple[np.ndarray, np.ndarray]:
-        """What the window gets of all needed bands of a file (n, h, w), and where it lies inside and unmasked (h, w)."""
+        """What the window gets of the needed bands of a file (n, h, w), and where it is inside and unmasked (h, w)."""
         if file not in self._parts:
             self._parts[file] = self._read(self.headers[file], self.bands[file])
         return self._parts[file]

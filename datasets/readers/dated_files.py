@@ -1,4 +1,4 @@
-"""Form (a): a file with all bands of one day, such as S2_2019-05-03.tif; and files that hold several days (`stacks`)."""
+"""Form (a): a file with all bands of one day, such as S2_2019-05-03.tif; files of several days are `stacks`."""
 
 from __future__ import annotations
 
