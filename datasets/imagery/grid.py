@@ -126,6 +126,30 @@ class Nearest(NamedTuple):
         """(n, height, width) of the file -> (n, h, w) of the window; what lies outside has any value."""
         return part if self.plain else part[:, self.rows, self.cols]
 
+    def strips(self, pixels: int) -> Iterator[tuple[slice, Nearest]]:
+        """Rows of the window and their Nearest, so few at a time that parts of the file have about `pixels` at most.
+
+        For windows on a grid much coarser than the file's; a plain one is left whole.
+        """
+        count = math.ceil(self.height * self.width / pixels)
+        if self.plain or count <= 1:
+            yield slice(None), self
+            return
+        step = max(len(self.inside) // count, 1)
+        for first in range(0, len(self.inside), step):
+            rows = slice(first, first + step)
+            yield rows, self._strip(rows)
+
+    def _strip(self, rows: slice) -> Nearest:
+        inside, separable = self.inside[rows], self.rows.shape[1] == 1 and self.cols.shape[0] == 1
+        if not inside.any():
+            return Nearest(0, 0, 0, 0, self.rows[rows], self.cols, inside, False)
+        good_rows = inside.any(axis=1, keepdims=True) if separable else inside
+        good_cols = inside.any(axis=0, keepdims=True) if separable else inside
+        top, height, in_rows = _extent(self.rows[rows] + self.top, good_rows)
+        left, width, in_cols = _extent((self.cols if separable else self.cols[rows]) + self.left, good_cols)
+        return Nearest(top, left, height, width, in_rows, in_cols, inside, False)
+
 
 class Sampler:
     """Finds the nearest pixels for one window of a grid; files that share a grid or a CRS share the work."""

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from datasets.imagery.cube import CubeFiles
-from datasets.imagery.grid import Grid, Sampler
+from datasets.imagery.grid import Grid, Nearest, Sampler
 from datasets.imagery.image import Image, Layer
 from datasets.imagery.raster import Header, RasterFiles
 
-LARGEST_PART = 1 << 24  # pixels of a file read at once for one window (a band of a coarser grid's)
+LARGEST = 1 << 25  # values of a file that are read at once for a window on a coarser grid
 
 
 class Sources:
@@ -88,13 +88,19 @@ class WindowReader:
 
     def _read(self, header: Header, bands: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         nearest = self.sampler.nearest(header.grid)
-        if not nearest.height:
-            dtype = np.result_type(*(header.dtypes[band] for band in bands))
-            return np.zeros((len(bands), *nearest.inside.shape), dtype), nearest.inside
+        strips = list(nearest.strips(LARGEST // len(bands)))
+        if len(strips) == 1 and nearest.height:
+            return self._read_strip(header, bands, nearest)
+        dtype = np.result_type(*(header.dtypes[band] for band in bands))
+        values, inside = np.zeros((len(bands), *nearest.inside.shape), dtype), nearest.inside.copy()
+        for rows, strip in strips:
+            if strip.height:
+                values[:, rows], inside[rows] = self._read_strip(header, bands, strip)
+        return values, inside
+
+    def _read_strip(self, header: Header, bands: Sequence[int], nearest: Nearest) -> tuple[np.ndarray, np.ndarray]:
         values, valid = self.sources.read(header, bands, nearest)
-        inside = nearest.inside
-        if valid is not None:
-            inside = inside & nearest.pick(valid[None])[0]
+        inside = nearest.inside if valid is None else nearest.inside & nearest.pick(valid[None])[0]
         return nearest.pick(values), inside
 
 
