@@ -25,11 +25,12 @@ from datasets.bands import BANDS
 from datasets.errors import DataError
 from datasets.imagery import check, drafts, find
 from datasets.imagery.dates import given_dates
-from datasets.imagery.grid import Grid, finest
+from datasets.imagery.grid import Grid, finest, share
 from datasets.imagery.image import Image
 from datasets.imagery.raster import Header, read_header
 from datasets.imagery.sources import Sources, WindowReader
 from datasets.imagery.values import digital_numbers, missing, parse_mask
+from datasets.imagery.window import Window
 from datasets.optional import need
 from datasets.season import Season
 
@@ -77,33 +78,24 @@ class Images:
     def read(self, window, pixels: np.ndarray | None = None) -> Pixels:
         """The series of a window (rasterio's) of the grid; `pixels` (h, w) bool: of some pixels alone.
 
-        Memory: about 22 bytes for each pixel and date twice over, and what is stored of the widest file.
+        Memory: 50 bytes a pixel and date, and what one file stores of the window.
         BadFile names a file that cannot be read.
         """
         height, width = int(window.height), int(window.width)
         chosen = slice(None) if pixels is None else np.flatnonzero(pixels)
         count = height * width if pixels is None else len(chosen)
-        values = np.empty((count, len(self.dates), len(BANDS)), np.int16)
-        valid = np.zeros((count, len(self.dates)), bool)
+        collected = Window(len(self.dates), count)
         counts = Counter(missing=0, masked=0, clipped=0)
         place = {day: i for i, day in enumerate(self.dates)}
         reader = WindowReader(self._sources, self.images, self.headers, self.grid, window)
         for image in self.images:
-            numbers, good = self._observations(reader, image, chosen, counts)
-            _merge(values, valid, place[image.day], numbers, good)
-        lengths = valid.sum(axis=1)
+            collected.add(place[image.day], *self._observations(reader, image, chosen, counts))
+        doy = np.array([day.timetuple().tm_yday for day in self.dates], np.int16)
+        bands, doy, lengths = collected.observations(doy)
         kept = np.flatnonzero(lengths)
         flat = kept if pixels is None else chosen[kept]
-        doy = np.array([day.timetuple().tm_yday for day in self.dates], np.int16)
-        observed = np.flatnonzero(valid)
-        return Pixels(
-            values.reshape(-1, len(BANDS)).take(observed, axis=0),
-            doy.take(observed % len(doy)),
-            lengths[kept],
-            int(window.row_off) + flat // width,
-            int(window.col_off) + flat % width,
-            dict(counts),
-        )
+        rows, cols = int(window.row_off) + flat // width, int(window.col_off) + flat % width
+        return Pixels(bands, doy, lengths[kept], rows, cols, dict(counts))
 
     def _observations(self, reader: WindowReader, image: Image, chosen, counts: Counter):
         """DN (10, n) int16 of the chosen pixels of a window, and which are observations (n,)."""
@@ -136,17 +128,6 @@ class Images:
             "skipped": self.skipped,
             "versions": {"rasterio": rasterio.__version__, "gdal": rasterio.__gdal_version__, "numpy": np.__version__},
         }
-
-
-def _merge(values: np.ndarray, valid: np.ndarray, day: int, numbers: np.ndarray, good: np.ndarray) -> None:
-    """Put an image (10, n) where its day has no valid pixel yet: values (n, days, 10), valid (n, days)."""
-    if not valid[:, day].any():
-        values[:, day] = numbers.T
-        valid[:, day] = good
-        return
-    new = np.flatnonzero(good & ~valid[:, day])
-    values[new, day] = numbers[:, new].T
-    valid[new, day] = True
 
 
 def open_images(
@@ -186,6 +167,8 @@ def open_images(
     dated, skipped = drafts.without_bad(dated, found.bad, path)
     images, value_notes = drafts.complete(dated, found.headers, find.root_of(path), str(offset))
     headers = {file: found.headers[file] for image in images for file in image.files()}
+    grids = share([header.grid for header in headers.values()])
+    headers = {file: headers[file]._replace(grid=grid) for file, grid in zip(headers, grids, strict=True)}
     if classes:
         drafts.check_masks(images)
     images, warnings = check.check_values(images, headers, sources)

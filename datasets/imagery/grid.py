@@ -64,8 +64,15 @@ class Grid(NamedTuple):
         return f"{self.crs.to_string()[:60]}, {size} {unit}, {self.height} x {self.width} pixels"
 
 
+def share(grids: Sequence[Grid]) -> list[Grid]:
+    """The same grids, equal ones being one object."""
+    known: dict[tuple, Grid] = {}
+    return [known.setdefault((grid.crs.to_wkt(), *grid[1:]), grid) for grid in grids]
+
+
 def finest(grids: Sequence[Grid]) -> Grid:
     """The lattice of the finest grid (of several, the one that most share, then the first), over the extent of all."""
+    grids = share(grids)
     sizes = np.array([grid.metres() for grid in grids])
     fine = [grid for grid, size in zip(grids, sizes, strict=True) if size <= sizes.min() * 1.01]
     lattices: list[list[Grid]] = []
@@ -76,7 +83,7 @@ def finest(grids: Sequence[Grid]) -> Grid:
         else:
             lattice.append(grid)
     lattice = max(lattices, key=len)[0]
-    boxes = np.array([_box_on(lattice, grid) for grid in set(grids)])
+    boxes = np.array([_box_on(lattice, grid) for grid in {id(grid): grid for grid in grids}.values()])
     top, left = np.floor(boxes[:, :2].min(axis=0) + 1e-3).astype(int)
     bottom, right = np.ceil(boxes[:, 2:].max(axis=0) - 1e-3).astype(int)
     affine = type(lattice.transform)
@@ -158,16 +165,15 @@ class Sampler:
         self.grid = grid
         self.rows = np.arange(int(window.row_off), int(window.row_off) + int(window.height))
         self.cols = np.arange(int(window.col_off), int(window.col_off) + int(window.width))
-        self._known: dict[tuple, Nearest] = {}
+        self._known: dict[int, Nearest] = {}  # by the identity of a grid, which files share
         self._points: list[tuple] = []  # (crs, x, y)
 
     def nearest(self, source: Grid) -> Nearest:
         """The pixels of a file with the grid `source`."""
-        key = (source.transform, source.height, source.width, source.crs.to_wkt())
-        if key not in self._known:
+        if id(source) not in self._known:
             rows, cols = self._positions(source)
-            self._known[key] = _nearest(rows, cols, source)
-        return self._known[key]
+            self._known[id(source)] = _nearest(rows, cols, source)
+        return self._known[id(source)]
 
     def _positions(self, source: Grid) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns of the file (floats) at the centres of the window: (h, 1) and (1, w), or both (h, w)."""
