@@ -53,7 +53,7 @@ class Grid(NamedTuple):
         """Whether pixels of both lie exactly on one another."""
         if self.crs != other.crs:
             return False
-        t = ~self.transform * other.transform
+        t = ~self.transform @ other.transform
         close = np.allclose((t.a, t.b, t.d, t.e), (1, 0, 0, 1), atol=1e-3 / max(*other[2:], *self[2:]))
         return close and np.allclose((t.c, t.f), np.round((t.c, t.f)), atol=1e-3)
 
@@ -87,7 +87,7 @@ def finest(grids: Sequence[Grid]) -> Grid:
     top, left = np.floor(boxes[:, :2].min(axis=0) + 1e-3).astype(int)
     bottom, right = np.ceil(boxes[:, 2:].max(axis=0) - 1e-3).astype(int)
     affine = type(lattice.transform)
-    return Grid(lattice.crs, lattice.transform * affine.translation(left, top), int(bottom - top), int(right - left))
+    return Grid(lattice.crs, lattice.transform @ affine.translation(left, top), int(bottom - top), int(right - left))
 
 
 def _box_on(lattice: Grid, grid: Grid) -> tuple[float, float, float, float]:
@@ -99,7 +99,7 @@ def _box_on(lattice: Grid, grid: Grid) -> tuple[float, float, float, float]:
     x, y = grid.centres(rows - 0.5, cols - 0.5)
     if grid.crs != lattice.crs:
         x, y = transform_points(grid.crs, lattice.crs, x, y)
-    cols, rows = (~lattice.transform) * (x, y)
+    cols, rows = ~lattice.transform @ (x, y)
     known = np.isfinite(rows) & np.isfinite(cols)
     if not known.any():
         raise DataError(f"an image in {grid.crs} cannot be brought to {lattice.crs}; give a grid with --grid FILE")
@@ -179,12 +179,12 @@ class Sampler:
         """Rows and columns of the file (floats) at the centres of the window: (h, 1) and (1, w), or both (h, w)."""
         rows, cols = self.rows[:, None] + 0.5, self.cols[None, :] + 0.5
         if source.crs == self.grid.crs:
-            t = ~source.transform * self.grid.transform
+            t = ~source.transform @ self.grid.transform
             if abs(t.b) * self.grid.height < 1e-3 and abs(t.d) * self.grid.width < 1e-3:
                 return t.e * rows + t.f, t.a * cols + t.c
             return t.d * cols + t.e * rows + t.f, t.a * cols + t.b * rows + t.c
         x, y = self._points_in(source.crs)
-        cols, rows = (~source.transform) * (x, y)
+        cols, rows = ~source.transform @ (x, y)
         return rows, cols
 
     def _points_in(self, crs) -> tuple[np.ndarray, np.ndarray]:
