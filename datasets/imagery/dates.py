@@ -134,7 +134,7 @@ def listed(dates: str) -> list[date]:
 def given_dates(dates: str | None, start: str | None, step: str | None, count: int, what: str) -> list[date] | None:
     """What the user gave for `count` time steps: --dates, or --start with --step; `None` for neither."""
     if (start is None) != (step is None):
-        raise DataError(f"{'--start' if step is None else '--step'} is missing: --start and --step go together")
+        raise DataError(f"{'--step' if step is None else '--start'} is missing: --start and --step go together")
     if dates is not None and start is not None:
         raise DataError("--dates and --start both give the dates; expected one of them")
     if dates is None:
