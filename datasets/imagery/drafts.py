@@ -48,7 +48,7 @@ def _by_name(draft: Draft, season, headers: dict[str, Header]) -> date | None:
         return when.solar_day(draft.date, _longitude(grids[0]) if timed and grids else 0.0)
     if isinstance(draft.step, int):
         raise DataError(
-            f"{draft.file}: its bands repeat, but nothing tells their dates; give --start and --step, or --dates"
+            f"{draft.file}: holds several dates, but nothing tells them; give --start and --step, or --dates"
         )
     doy = when.bare_day(Path(draft.name).name)
     if doy is not None:

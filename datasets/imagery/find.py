@@ -60,7 +60,7 @@ def find_images(path: Path, bands: list[str] | None, skip_bad: bool) -> Found:
     for file in rasters:
         _guarded(found, file, skip_bad, lambda file=file: _add_header(found, file, root))
     _add_drafts(found, root, bands)
-    if not any(draft.layers for draft in found.drafts):
+    if all(draft.file in found.bad for draft in found.drafts):
         left = f"; {found.notes[-1]}" if found.notes else ""
         raise DataError(
             f"{path}: no images found{left}; expected {', '.join(SUFFIXES)}, NetCDF or Zarr with Sentinel-2 bands"

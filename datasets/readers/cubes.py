@@ -34,10 +34,10 @@ def read(file: Path, bands: Sequence[str] | None) -> tuple[Header, list[Draft]]:
     labels = _labels(file, arrays, layers, axes, bands)
     times = data.sizes[axes["time"]] if axes["time"] else 1
     header = _header(file, data, arrays, Cube(tuple(layers), axes, _tags(data, axes, times)), times)
-    return header, [
-        Draft(f"{file}, step {t + 1}", str(file), f"{file} {t}", when, _named(str(file), labels, t))
-        for t, when in enumerate(_dates(file, data, axes, times))
-    ]
+    whens, layers_of = _dates(file, data, axes, times), lambda t: _named(str(file), labels, t)
+    if times == 1:
+        return header, [Draft(str(file.with_suffix("")), str(file), str(file), whens[0], layers_of(0))]
+    return header, [Draft(f"{file}, step {t + 1}", str(file), t, when, layers_of(t)) for t, when in enumerate(whens)]
 
 
 def _layers(arrays: Iterable, axes: dict[str, str | None]) -> list[tuple[str, int | None]]:

@@ -110,7 +110,9 @@ def write_parts(folder: Path, scene: Scene) -> dict:
 def write_safe(folder: Path, scene: Scene) -> dict:
     """Form (c), as a product: JPEG 2000, R10m and R20m, the 10 m bands in 20 m as well, and a preview."""
     for day, values in zip(scene.dates, scene.values, strict=True):
-        images = folder / f"S2A_MSIL2A_{day:%Y%m%d}T173911_N0212_R098_T14SPH_20230101T000000.SAFE/GRANULE/L2A_X/IMG_DATA"
+        images = (
+            folder / f"S2A_MSIL2A_{day:%Y%m%d}T173911_N0212_R098_T14SPH_20230101T000000.SAFE/GRANULE/L2A_X/IMG_DATA"
+        )
         start = f"T14SPH_{day:%Y%m%d}T173911"
         for band, code in enumerate(LONG_CODES):
             for size in (10, 20):
@@ -232,5 +234,3 @@ def same(found: Pixels, expected: Pixels) -> None:
         mine, theirs = getattr(found, name), getattr(expected, name)
         assert mine.dtype == theirs.dtype, name
         np.testing.assert_array_equal(mine, theirs, err_msg=name)
-
-

@@ -14,7 +14,9 @@ from datasets.season import Season
 DAYS = st.dates(date(2015, 1, 1), date(2030, 12, 31))
 
 
-@given(day=DAYS, before=st.sampled_from(["", "S2_", "S2A_MSIL2A_", "tile 14-"]), after=st.sampled_from(["", "_B2", ".x"]))
+@given(
+    day=DAYS, before=st.sampled_from(["", "S2_", "S2A_MSIL2A_", "tile 14-"]), after=st.sampled_from(["", "_B2", ".x"])
+)
 def test_dates_are_found_in_every_way_they_are_written(day, before, after):
     for pattern in ("%Y-%m-%d", "%Y%m%d", "%Y_%m_%d", "%Y%j", "%Y-%j", "%Y%m%dT000000"):
         found = find_date(f"{before}{day.strftime(pattern)}{after}")

@@ -68,7 +68,9 @@ def test_b8_and_b8a_stand_in_for_each_other(missing, other):
 
 def test_other_missing_bands_are_named():
     found = {band: band for band in BANDS if band not in ("swir1", "red4")}
-    with pytest.raises(DataError, match=r"x.tif: band B8A \(red4\), B11 \(swir1\) is missing \(it has B02 \(blue\), B03"):
+    with pytest.raises(
+        DataError, match=r"x.tif: band B8A \(red4\), B11 \(swir1\) is missing \(it has B02 \(blue\), B03"
+    ):
         choose_bands(found, "x.tif")
     with pytest.raises(DataError, match="band B08 .* B8A .* is missing"):
         choose_bands({band: band for band in BANDS if band not in ("nir", "red4")}, "x.tif")

@@ -17,7 +17,9 @@ def is_missing(values, nodata) -> bool:
     """The rule for the ten values of one pixel, one by one."""
     if any(not np.isfinite(value) or value == 65535 for value in values) or all(value == 0 for value in values):
         return True
-    return any(known is not None and value == values.dtype.type(known) for value, known in zip(values, nodata, strict=True))
+    return any(
+        known is not None and value == values.dtype.type(known) for value, known in zip(values, nodata, strict=True)
+    )
 
 
 @pytest.mark.parametrize("dtype", TYPES)
