@@ -137,7 +137,7 @@ def without_bad(
         for file in {draft.file, *(layer.file for layer in draft.layers.values())} & bad.keys():
             days[file].add(day)
     left_out = set().union(*days.values())
-    kept = [(draft, day) for draft, day in dated if day not in left_out and draft.layers]
+    kept = [(draft, day) for draft, day in dated if day not in left_out]
     if bad and not kept:
         raise DataError(f"{path}: no date has files that can all be read; the first: {next(iter(bad.values()))}")
     lines = [
