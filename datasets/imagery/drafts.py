@@ -116,7 +116,8 @@ def in_season(dated: Sequence[tuple[Draft, date]], season, path: Path) -> tuple[
     if not days:
         raise DataError(f"{path}: no image has a date; give --dates")
     if season is None:
-        if days[-1] >= when.after(days[0], 12, "m"):
+        first, last = (days[end].timetuple() for end in (0, -1))
+        if last.tm_year > first.tm_year + (last.tm_yday < first.tm_yday):
             raise DataError(f"{path}: dates from {days[0]} to {days[-1]} span more than twelve months; give --year")
         return list(dated), []
     kept = [(draft, day) for draft, day in dated if season.holds(day)]

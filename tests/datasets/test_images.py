@@ -474,6 +474,26 @@ def test_dates_outside_the_season_are_left_out_and_counted(tmp_path):
         open_images(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("days", "fits"),
+    [
+        (("2019-03-01", "2020-02-28"), True),
+        (("2019-03-01", "2020-02-29"), False),  # both are day 60
+        (("2019-03-02", "2020-03-01"), False),
+        (("2018-12-31", "2020-01-01"), False),
+        (("2020-01-01", "2020-12-31"), True),
+    ],
+)
+def test_without_a_year_no_day_of_year_may_come_twice(tmp_path, days, fits):
+    for day in days:
+        write_tif(tmp_path / f"{day}.tif", plane(1))
+    if fits:
+        assert [str(day) for day in open_images(tmp_path).dates] == list(days)
+    else:
+        with pytest.raises(DataError, match="span more than twelve months; give --year"):
+            open_images(tmp_path)
+
+
 def test_a_season_across_new_year_is_in_the_order_of_time(tmp_path):
     for day in ("2018-11-01", "2019-02-01"):
         write_tif(tmp_path / f"{day}.tif", plane(int(day[5:7])))
