@@ -89,7 +89,9 @@ class Images:
         place = {day: i for i, day in enumerate(self.dates)}
         reader = WindowReader(self._sources, self.images, self.headers, self.grid, window)
         for image in self.images:
-            collected.add(place[image.day], *self._observations(reader, image, chosen, counts))
+            found = self._observations(reader, image, chosen, counts)
+            if found is not None:
+                collected.add(place[image.day], *found)
         doy = np.array([day.timetuple().tm_yday for day in self.dates], np.int16)
         bands, doy, lengths = collected.observations(doy)
         kept = np.flatnonzero(lengths)
@@ -98,8 +100,11 @@ class Images:
         return Pixels(bands, doy, lengths[kept], rows, cols, dict(counts))
 
     def _observations(self, reader: WindowReader, image: Image, chosen, counts: Counter):
-        """DN (10, n) int16 of the chosen pixels of a window, and which are observations (n,)."""
+        """DN (10, n) int16 of the chosen pixels of a window, and which are observations (n,); `None`: all outside."""
         stored, inside, scl = reader.read(image)
+        if not inside.any():
+            counts["missing"] += inside.ravel()[chosen].size
+            return None
         nodata = [self.headers[layer.file].nodata[layer.band] for layer in image.bands]
         stored, inside = stored.reshape(len(BANDS), -1)[:, chosen], inside.ravel()[chosen]
         good = inside & ~missing(stored, nodata)

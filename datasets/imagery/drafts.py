@@ -53,7 +53,7 @@ def _by_name(draft: Draft, season, headers: dict[str, Header]) -> date | None:
     doy = when.bare_day(Path(draft.name).name)
     if doy is not None:
         return when.in_season(doy, season, draft.file)
-    if draft.layers:
+    if draft.layers or draft.file in headers:
         raise DataError(
             f"{draft.file}: no date in its name; expected one such as 2019-05-03, 20190503 or 2019123 (day of year), a"
             " day of year with --year, or --dates"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 
@@ -16,10 +17,13 @@ LARGEST = 1 << 25  # values of a file that are read at once for a window on a co
 
 
 class Sources:
-    """Opens files when they are first read; copied to another process, it starts with none open."""
+    """Opens files when they are first read; copied or forked to another process, it starts with none open there."""
 
     def __init__(self):
-        self._rasters, self._cubes = RasterFiles(), CubeFiles()
+        self._start()
+
+    def _start(self) -> None:
+        self._process, self._rasters, self._cubes = os.getpid(), RasterFiles(), CubeFiles()
 
     def __reduce__(self):
         return Sources, ()
@@ -30,6 +34,8 @@ class Sources:
 
     def read(self, header: Header, bands: Sequence[int], part) -> tuple[np.ndarray, np.ndarray | None]:
         """Values (n, h, w) of bands (from 0) in a part of a file, and where its mask says valid (`None`: no mask)."""
+        if self._process != os.getpid():  # a fork would share the positions in the parent's open files
+            self._start()
         if header.cube is None:
             return self._rasters.read(header, bands, part)
         return self._cubes.read(header, bands, part)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
+import os
 from datetime import date
+from functools import partial
 
 import numpy as np
 import pytest
@@ -435,6 +438,9 @@ def test_a_name_without_a_date_is_named(tmp_path):
     write_tif(tmp_path / "harvey.tif", plane(1))
     with pytest.raises(DataError, match="harvey.tif: no date in its name; expected one such as 2019-05-03"):
         open_images(tmp_path, season=YEAR)
+    write_tif(tmp_path / "harvey.tif", plane(1, size=(9, 2, 2)))
+    with pytest.raises(DataError, match="harvey.tif: no date in its name"):
+        open_images(tmp_path, season=YEAR, skip_bad=True)
 
 
 def test_composites_are_dated_at_the_middle_of_their_periods_in_the_order_of_their_names(tmp_path):
@@ -693,6 +699,26 @@ def test_provenance_names_files_with_size_and_hash(tmp_path):
     assert known["dates"] == [str(day) for day in scene.dates]
     assert known["versions"]["rasterio"] == rasterio.__version__
     assert json.loads(json.dumps(known)) == known
+
+
+def read_window(images, window):
+    return images.read(window)
+
+
+def test_forked_processes_open_the_files_themselves(tmp_path):
+    scene = make_scene(14, days=3, height=64, width=64)
+    write_dated(tmp_path, scene)
+    images = open_images(tmp_path)
+    windows = [Window(0, 16 * top, 64, 16) for top in range(4)]
+    expected = [images.read(window) for window in windows]  # the parent has the files open
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        for found, known in zip(pool.map(partial(read_window, images), windows * 3), expected * 3, strict=True):
+            same(found, known)
+    process = images._sources._process
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: process + 1)
+        same(images.read(windows[0]), expected[0])
+        assert images._sources._process == process + 1
 
 
 def test_the_options_of_commands_open_the_same(tmp_path):
