@@ -78,7 +78,7 @@ class Images:
     def read(self, window, pixels: np.ndarray | None = None) -> Pixels:
         """The series of a window (rasterio's) of the grid; `pixels` (h, w) bool: of some pixels alone.
 
-        Memory: 50 bytes a pixel and date, and what one file stores of the window.
+        Memory: 50 bytes a pixel and date, and what one file stores of the window. 256 x 256 pixels are read fastest.
         BadFile names a file that cannot be read.
         """
         height, width = int(window.height), int(window.width)

@@ -64,7 +64,7 @@ def digital_numbers(values: np.ndarray, scale: float, offset: float, valid: np.n
         numbers = np.minimum(numbers, LARGEST)
     if numbers.dtype.kind == "f" or numbers.dtype.itemsize > 2:
         numbers = np.maximum(numbers, -LARGEST - 1)
-    return numbers.astype(np.int16), clipped
+    return numbers.view(np.int16) if numbers.dtype == np.uint16 else numbers.astype(np.int16), clipped
 
 
 def is_reflectance(values: np.ndarray) -> bool:
