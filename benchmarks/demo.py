@@ -9,11 +9,12 @@ pre-training and from the shipped checkpoint, with few labels of US-sim.
 from __future__ import annotations
 
 import time
+from argparse import RawDescriptionHelpFormatter
 
 import main_moco
 import main_tscls
 from benchmarks.label_efficiency import CHECKPOINT
-from utils.errors import exit_cleanly
+from utils.errors import Parser, exit_cleanly
 from utils.report import write_comparison
 
 LOGDIR = "demo-results"
@@ -26,7 +27,10 @@ def say(command: str) -> None:
 
 
 @exit_cleanly
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
+    Parser(
+        prog="python -m benchmarks.demo", description=__doc__, formatter_class=RawDescriptionHelpFormatter
+    ).parse_args(argv)
     start = time.monotonic()
     say(f"main_moco.py {PRETRAINING} -l {LOGDIR}")
     main_moco.main([*PRETRAINING.split(), "-l", LOGDIR])

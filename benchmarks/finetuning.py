@@ -12,18 +12,22 @@ from __future__ import annotations
 import argparse
 import itertools
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-import main_tscls
 from benchmarks import naive
 from benchmarks.clock import OwnProcess, best, seconds
-from datasets.catalog import open_classmap
+from datasets.catalog import Selection, open_classmap, open_labelled
 from datasets.simulate import simulate
+from tscls.classifier import fresh_classifier
+from tscls.evaluation import scores_on
+from tscls.recipe import PUBLISHED
+from tscls.training import Training
 from utils import options
 from utils.errors import Parser, exit_cleanly
-from utils.metrics import score
+from utils.precision import Precision
 from utils.results.progress import Progress
 from utils.runtime import distributed
 from utils.runtime.distributed import World
@@ -45,27 +49,16 @@ def get_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def command_line(args: argparse.Namespace, root: Path) -> argparse.Namespace:
-    """The arguments of main_tscls.py for the same."""
-    words = [NAME, "--rc", "--useall", "--recipe", "published", "--datapath", str(root), "-l", str(root)]
-    words += ["-b", str(args.batchsize), "-seq", str(args.sequencelength)]
-    words += ["--amp", args.amp] if args.amp else []
-    words += {None: [], True: ["--compile"], False: ["--no-compile"]}[args.compile]
-    return main_tscls.get_args(words)
-
-
 def report(args: argparse.Namespace, root: Path, world: World) -> None:
     """Time everything and print it."""
-    command = command_line(args, root)
-    splits, _ = main_tscls.open_sets(command, seed=111)
-    classmap = open_classmap(root, command.nclasses)
-    recipe = main_tscls.recipe_of(command, len(splits.train))
-    run = main_tscls.Run(command, NAME, 111, recipe, classmap, world)
-    run.prepare(splits.train)
+    splits, classmap = open_labelled(root, YEAR, Selection(use_all=True)), open_classmap(root)
+    recipe, precision = replace(PUBLISHED, batchsize=args.batchsize), Precision(args.amp, world.device)
+    classifier = fresh_classifier(NAME, classmap, "rc", sequencelength=args.sequencelength, draws=recipe.draws)
+    training = Training(classifier, splits.train, recipe, precision, world, is_compiled=bool(args.compile))
     epochs, silent = itertools.count(), Progress(NAME, 0, is_main=False)
     works = {
-        "fine-tuning": lambda: run.train_epoch(next(epochs), silent),
-        "testing": lambda: score(run.predict(splits.eval), splits.eval.labels),
+        "fine-tuning": lambda: training.run_epoch(next(epochs), silent),
+        "testing": lambda: scores_on(classifier, splits.eval, world, precision=precision),
     }
     if args.baseline:
         shared = (splits, classmap.num_classes, args.sequencelength, args.batchsize, world.device)

@@ -22,6 +22,9 @@ from datasets.store import SeriesSet, Store
 logger = logging.getLogger(__name__)
 
 
+SPLITS = ("unlabelled", *budget.LABELLED)
+
+
 class Splits(NamedTuple):
     """The labelled series of a run."""
 
@@ -104,6 +107,21 @@ def open_unlabelled(datapath: str | Path, year: int | str, *, num: int | None = 
         series = series.take(budget.draw_natural(len(series), num, seed, "unlabelled", where=f"{folder}: unlabelled"))
     _log_source("unlabelled", series)
     return series
+
+
+def open_split(datapath: str | Path, year: int | str, split: str, nclasses: int = 20) -> SeriesSet:
+    """Every series of a split of a year, in the order of the files; labels are not needed.
+
+    `split`: one of SPLITS. `nclasses` tells which of the published files.
+    """
+    folder = _year_folder(datapath, year)
+    if split == "unlabelled":
+        store = _find_unlabelled(folder)
+    elif (folder / split / "meta.json").is_file():
+        store = Store.open(folder / split)
+    else:
+        store = _published_pool(folder, split, nclasses)
+    return SeriesSet.whole(store)
 
 
 def open_classmap(datapath: str | Path, nclasses: int = 20) -> ClassMap:

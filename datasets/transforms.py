@@ -189,6 +189,20 @@ def pad(series: Series, size: int, generator: Source) -> Series:
     return take(series, positions, series.length.clamp(max=size))
 
 
+def evenly_spaced(series: Series, size: int, *, repeat: bool) -> Series:
+    """``size`` observations of each series, evenly spaced in their order; without randomness, as prediction needs.
+
+    Of T observations, number (2i + 1) T // (2 size) for i = 0 … size - 1. With ``repeat`` a shorter series has
+    observations more than once, otherwise it is copied and padded.
+    """
+    grid, length = torch.arange(size, device=series.doy.device), series.length[:, None]
+    positions = (2 * grid + 1) * length // (2 * size)  # (B, size)
+    if repeat:
+        return take(series, positions, torch.full_like(series.length, size))
+    copied = grid.clamp(max=series.doy.shape[1] - 1)
+    return take(series, torch.where(length > size, positions, copied), series.length.clamp(max=size))
+
+
 def interpolate(series: Series, size: int) -> Series:
     """Linear interpolation of every band to the days int(linspace(0, 366, size)), constant outside the series."""
     device, count = series.doy.device, len(series.length)

@@ -55,7 +55,8 @@ def build_model(
     """A fresh network by name, its weights started as ``init`` says.
 
     ``use_doy`` and ``sequencelength`` reach the networks that read them; ``kwargs`` are the network's own options.
-    The network's ``arguments`` build it again: ``build_model(**network.arguments)``.
+    The network's ``arguments`` build it again: ``build_model(**network.arguments)``. They hold ``use_doy`` only where
+    the network reads it.
     """
     name = canonical_name(name)
     if name in ESTIMATORS:
@@ -70,12 +71,6 @@ def build_model(
         options["sequencelength"] = sequencelength
     network = network_class(**options)
     initialise(network, init)
-    network.arguments = {
-        "name": name,
-        "num_classes": num_classes,
-        "sequencelength": sequencelength,
-        "use_doy": use_doy,
-        "init": init,
-        **kwargs,
-    }
+    read = {"sequencelength": sequencelength, **options}
+    network.arguments = {"name": name, **read, "init": init}
     return network

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from models.dropout import Dropout, is_cheap, keep_mask
 
-CHUNK = 1 << 20  # attention weights that are in work at a time on a CPU: they stay in its cache
+CHUNK = 1 << 20  # attention weights computed at a time on a CPU: they stay in its cache
 
 
 def attention(
@@ -20,8 +20,8 @@ def attention(
     ``mask`` (B, S) is True at the keys to leave out, at most all but one in a row. None leaves out nothing, and
     then no mask tensor exists, so that the fused kernels that take none stay usable. In training the attention
     weights are dropped with probability ``dropout_p``: on a CPU by DroppedAttention, where torch's kernel would spend
-    most of the time on drawing the decisions. Evaluation in float32 on a CPU goes ``in_chunks`` as well, which takes
-    two thirds of the time of torch's kernel (16 heads of width 8, S = 70).
+    most of the time on drawing the decisions. Evaluation in float32 on a CPU goes ``in_chunks`` as well, in two thirds
+    of the time of torch's kernel (16 heads of width 8, S = 70).
     """
     dropout_p = dropout_p if training else 0.0
     if is_cheap(q, dropout_p):

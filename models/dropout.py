@@ -28,7 +28,7 @@ def keep_mask(shape: tuple[int, ...], p: float) -> Tensor:
 
     A value is dropped if its random byte is among the 256 p lowest. That is rarely a whole number: every place in a row
     rounds it up or down at random, anew in each call, so that the probability is exactly p. The bits come from torch's
-    default generator, so ``torch.manual_seed`` rules them.
+    default generator, so ``torch.manual_seed`` fixes them.
     """
     count = math.prod(shape)
     keep = torch.empty(math.ceil(count / ROW), ROW, dtype=torch.bool)

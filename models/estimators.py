@@ -1,4 +1,4 @@
-"""Classifiers of scikit-learn by name, all through one door.
+"""Classifiers of scikit-learn by name, with one interface.
 
 They see a series of S observations as one vector of S * 10 values, where a value's place stands for its day, so give
 them series interpolated to a regular grid of days. To add one, write a line in ``_ESTIMATORS``: a name, and a function
@@ -51,11 +51,13 @@ class SeriesEstimator:
     Labels are class ids; those missing in training are fine and never predicted.
     """
 
+    run_name: str
     interpolates = True
     uses_doy_flag = False
+    takes_any_length = False
 
     def __init__(self, name: str, classifier: ClassifierMixin):
-        self.run_name = name.upper()
+        self.name, self.run_name = name, name.upper()
         self.classifier = classifier
 
     def fit(self, x: ArrayLike, labels: ArrayLike) -> SeriesEstimator:
@@ -69,13 +71,29 @@ class SeriesEstimator:
 
     def predict(self, x: ArrayLike) -> np.ndarray:
         """Class ids (N,) of series x (N, S, 10); ModelError where S is not that of the training."""
+        return self.classifier.predict(self._checked(x))
+
+    def predict_proba(self, x: ArrayLike, num_classes: int) -> np.ndarray:
+        """Probabilities (N, num_classes) of series x (N, S, 10), 0 for classes not seen in training.
+
+        The support vector machine has none: the class that it predicts gets 1.
+        """
+        probability = np.zeros((len(x), num_classes))
+        if hasattr(self.classifier, "predict_proba"):
+            probability[:, self.classifier.classes_] = self.classifier.predict_proba(self._checked(x))
+        else:
+            probability[np.arange(len(x)), self.predict(x)] = 1
+        return probability
+
+    def _checked(self, x: ArrayLike) -> np.ndarray:
+        """Series x as vectors of the length seen in training."""
         x = flatten(x)
         if x.shape[1] != self.classifier.n_features_in_:
             raise ModelError(
                 f"{self.run_name} was trained on {self.classifier.n_features_in_} values a series and was given "
                 f"{x.shape[1]}: use the sequence length of the training"
             )
-        return self.classifier.predict(x)
+        return x
 
 
 def flatten(x: ArrayLike) -> np.ndarray:

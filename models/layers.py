@@ -1,4 +1,4 @@
-"""What the networks share: the outside of a network, the pointwise MLP, the day encoding, the classification head."""
+"""What the networks share: their interface, the pointwise MLP, the day encoding, the classification head."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Network(nn.Module):
     uses_doy_flag = False  # reads use_doy: the day encoding is of the DOY or of the position in the series
     interpolates = False  # may be given series interpolated to a regular grid of days
     fixed_length = False  # is built for one sequencelength
+    takes_any_length = False  # skips padding, and reads days: can see all observations, whatever S it was trained with
 
     arguments: dict  # what build_model was given, to build the same network again
     num_features: int  # the F of features()

@@ -33,6 +33,11 @@ class TransformerModel(Network):
         self.transformerencoder = Encoder(self.num_features, heads=16, feedforward=128, dropout=dropout)
         self.decoder = classification_head(self.num_features, num_classes)
 
+    @property
+    def takes_any_length(self) -> bool:
+        """Only with days: a position means another time of the year in a series of another length."""
+        return self.use_doy
+
     def encode(self, inputs: tuple) -> Tensor:
         """One vector for each observation, (B, S, 128); what stands at padding is meaningless."""
         x, mask, doy, _ = inputs

@@ -1,57 +1,73 @@
-"""The run of a scikit-learn classifier, with the outside of main_tscls.py's run of a network."""
+"""The classifiers of scikit-learn: trained on a whole set of series, saved in a file that runs no code when loaded."""
 
 from __future__ import annotations
 
-import time
-from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.pipeline import Pipeline
 
-from datasets.catalog import Splits
-from datasets.classmap import ClassMap
-from datasets.store import SeriesSet, join
-from models import build_estimator
-from tscls.inputs import Inputs, length_method
-from tscls.recipe import Recipe
-from utils.results.logs import RunLog, run_arguments
-from utils.results.naming import training_name
-from utils.runtime.distributed import World
+from datasets.batches import open_series, split_batches
+from datasets.store import SeriesSet
+from models import SeriesEstimator
+from tscls.inputs import Way
+from utils.checkpoint import CheckpointError
+from utils.errors import UsageError
+from utils.files import atomic_write
 from utils.runtime.seeding import make_generator
 
+BATCH = 512  # series that are made input of together
+CLASSIFIERS = (RandomForestClassifier, Pipeline, HistGradientBoostingClassifier)
+# Beside what skops trusts by itself: the trees, which are arrays in a compiled class.
+TRUSTED = ("sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor")
 
-class EstimatorRun:
-    """One scikit-learn classifier, one seed: the same as Run for what needs no gradient."""
 
-    def __init__(self, args: Namespace, name: str, seed: int, recipe: Recipe, classmap: ClassMap, world: World):
-        self.args, self.name, self.seed, self.recipe, self.is_main = args, name, seed, recipe, world.is_main
-        self.world = World(0, 1, torch.device("cpu"))  # every rank does all of it: there is no other way
-        self.num_classes, self.parameters = classmap.num_classes, ""
-        self.log, self.last_epoch = None, 0
-        self.estimator = build_estimator(name, seed=seed)
-        self.method = length_method(args, self.estimator)
-        self.folder = Path(args.logdir) / training_name(args, self.estimator.run_name, self.method, seed)
+def training_input(series: SeriesSet, way: Way, seed: int) -> np.ndarray:
+    """x (N, S, 10) of a whole set; draws of observations are fixed by the seed."""
+    reader = open_series(series, torch.device("cpu"))
+    generator = make_generator(seed, "evaluation", 0)
+    batches = split_batches(np.arange(len(series)), BATCH)
+    return torch.cat([way.drawn(part, generator).x for part in reader.stream(batches)]).numpy()
 
-    def values(self, series: SeriesSet) -> np.ndarray:
-        """Model input x (N, S, 10) of a whole series set."""
-        inputs = Inputs(self.args, self.method, series, self.world)
-        generator = make_generator(self.seed, "evaluation")
-        parts = [inputs.model_input(part, generator).x for part, _ in inputs.stream(inputs.eval_batches())]
-        return torch.cat(parts).numpy()
 
-    def fit(self, splits: Splits) -> float:
-        """Train on the train split, or with few labels on train and valid, as networks do; returns the seconds."""
-        start = time.monotonic()
-        series = splits.train if self.recipe.patience else join((splits.train, splits.valid))
-        self.estimator.fit(self.values(series), series.labels)
-        if self.is_main:
-            self.log = RunLog(self.folder, run_arguments(self.args, self.name, self.seed, self.recipe), again=True)
-        return time.monotonic() - start
+def save_estimator(path: str | Path, model: SeriesEstimator, settings: dict[str, Any]) -> None:
+    """Write a trained classifier and its settings (numbers, strings, lists, dicts) to a skops file, whole or not."""
+    io = _skops()
+    with atomic_write(path) as partial:
+        io.dump({**settings, "estimator": model.classifier}, partial)
 
-    def predict(self, series: SeriesSet) -> Tensor:
-        """Log-probabilities (N, classes): the predicted class has almost all."""
-        labels = torch.from_numpy(self.estimator.predict(self.values(series)))
-        share = torch.full((len(labels), self.num_classes), 1e-6).scatter_(1, labels[:, None], 1.0)
-        return (share / share.sum(1, keepdim=True)).log()
+
+def load_estimator(path: str | Path) -> dict[str, Any]:
+    """The settings that ``save_estimator`` wrote, and the ``estimator``.
+
+    Raises:
+        CheckpointError: not such a file, or one with an object of a type other than scikit-learn's and ours.
+    """
+    io = _skops()
+    try:
+        refused = set(io.get_untrusted_types(file=path)) - set(TRUSTED)
+        saved = None if refused else io.load(path, trusted=list(TRUSTED))
+    except Exception as error:  # damaged bytes can make it raise nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"{path}: cannot be read: damaged, cut off or of another kind ({reason})") from None
+    if refused:
+        raise CheckpointError(f"{path}: it holds {_listed(sorted(refused))}, which is never loaded")
+    if not isinstance(saved, dict) or type(saved.get("estimator")) not in CLASSIFIERS:
+        raise CheckpointError(f"{path}: no classifier in it; expected a model_best.skops of main_tscls.py")
+    return saved
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+
+
+def _skops():
+    try:
+        import skops.io
+    except ImportError:
+        raise UsageError("rf, svm and gbt are saved and loaded by skops: pip install skops") from None
+    return skops.io

@@ -1,50 +1,99 @@
-"""Testing a trained classifier: what it leaves in its run's folder, and prints."""
+"""Testing a classifier: its scores on a set of series, and what they leave in the run's folder."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from datasets.store import SeriesSet
-from utils.metrics import SCORES, score
+from tscls.classifier import Classifier
+from utils.files import write_text
+from utils.metrics import SCORES, readable, score
+from utils.precision import Precision
 from utils.report import write_run_report
-from utils.results.logs import read_rows, write_rows
+from utils.results.logs import RunLog, read_rows, write_rows
+from utils.runtime.distributed import World
+
+LOGGED = (*SCORES, "loss", "series", "series_per_s")  # in testlog.csv
 
 
-def test(run, sets: dict[int, SeriesSet], seconds: float | None, names: list[str], is_main: bool) -> None:
-    """Test on each year's series and leave scores, confusion matrices and pictures in the run's folder.
+def predict_all(
+    classifier: Classifier,
+    series: SeriesSet,
+    world: World,
+    *,
+    draws: int | None = None,
+    precision: Precision | None = None,
+) -> Tensor:
+    """Log-probabilities (N, classes) of the whole set, on every rank; each predicts its shard."""
+    shard = series.take(world.shard(np.arange(len(series))))
+    parts = list(classifier.predict(shard, draws=draws, precision=precision))
+    return world.all_gather(torch.cat(parts) if parts else torch.empty(0, classifier.num_classes))
 
-    ``run`` has args, folder, parameters, log (or None), last_epoch and predict(series). ``seconds`` is what training
-    took; None keeps what testlog.csv says, and its rows of other years.
+
+def scores_on(
+    classifier: Classifier,
+    series: SeriesSet,
+    world: World,
+    *,
+    draws: int | None = None,
+    precision: Precision | None = None,
+) -> dict[str, float | np.ndarray]:
+    """Loss and every metric of the predictions of labelled series, their number, and ``series_per_s``."""
+    start = time.monotonic()
+    log_probability = predict_all(classifier, series, world, draws=draws, precision=precision)
+    scores = score(log_probability, series.labels)
+    return {**scores, "series": len(series), "series_per_s": len(series) / (time.monotonic() - start)}
+
+
+def evaluate(
+    classifier: Classifier,
+    sets: dict[int, SeriesSet],
+    folder: Path,
+    world: World,
+    precision: Precision | None = None,
+    *,
+    train_year: int,
+    regions: Sequence[str] = (),
+    train_seconds: float | None = None,
+    log: RunLog | None = None,
+) -> None:
+    """Test on each year's series, print the scores and leave them in the run's folder, with tables and pictures.
+
+    ``train_seconds`` is what training took; None keeps what testlog.csv says, and its rows of other years. ``log`` gets
+    the scores for TensorBoard, and is closed.
     """
-    args, log = run.args, run.folder / "testlog.csv"
-    known = {int(row["year"]): row for row in read_rows(log)} if seconds is None else {}
+    path = folder / "testlog.csv"
+    known = {int(row["year"]): row for row in read_rows(path)} if train_seconds is None else {}
+    if train_seconds is None:
+        train_seconds = next((row["train_seconds"] for row in known.values()), "")
     rows = dict(known)
     for year, series in sets.items():
-        start = time.monotonic()
-        scores = score(run.predict(series), series.labels)
+        scores = scores_on(classifier, series, world, precision=precision)
+        if not world.is_main:
+            continue
         rows[year] = {
             "year": year,
-            "regions": "+".join(args.regions or ([args.leave_out] if args.leave_out else [])),
-            **{name: scores[name] for name in (*SCORES, "loss")},
-            "series": len(series),
-            "series_per_s": len(series) / (time.monotonic() - start),
-            "train_seconds": next((row["train_seconds"] for row in known.values()), "") if seconds is None else seconds,
-            "parameters": run.parameters,
+            "regions": "+".join(regions),
+            **{name: scores[name] for name in LOGGED},
+            "train_seconds": train_seconds,
+            "parameters": classifier.num_parameters,
         }
-        if not is_main:
-            continue
-        tag = "" if year == args.year or len(sets) == 1 and not known else f"_{year}"
-        np.save(run.folder / f"test_conf_mat{tag}.npy", scores["confusion_matrix"])
-        np.save(run.folder / f"test_class_f1{tag}.npy", scores["class_f1"])
-        if run.log:
-            run.log.scalars(f"test_{year}", {name: scores[name] for name in SCORES}, run.last_epoch)
-        print(f"{run.folder.name}, {year}: " + ", ".join(f"{name} {scores[name]:.4f}" for name in SCORES), flush=True)
-    if is_main:
-        (run.folder / "classes.json").write_text(json.dumps(names) + "\n", encoding="utf-8")
-        write_rows(log, list(rows.values()))
-        if run.log:
-            run.log.close()
-        write_run_report(run.folder)
+        tag = "" if year == train_year or len(sets) == 1 and not known else f"_{year}"
+        np.save(folder / f"test_conf_mat{tag}.npy", scores["confusion_matrix"])
+        np.save(folder / f"test_class_f1{tag}.npy", scores["class_f1"])
+        if log:
+            log.scalars(f"test_{year}", {name: scores[name] for name in SCORES}, len(log.rows))
+        print(f"{folder.name}, {year}: {readable(scores)}", flush=True)
+    if world.is_main:
+        write_text(folder / "classes.json", json.dumps(classifier.names) + "\n")
+        write_rows(path, list(rows.values()))
+        if log:
+            log.close()
+        write_run_report(folder)

@@ -1,69 +1,78 @@
-"""From a set of series to a classifier's input, and to its predictions: what training and testing share."""
+"""From a set of series to the input of a classifier."""
 
 from __future__ import annotations
 
-import math
-from argparse import Namespace
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from datasets.batches import open_series, split_batches
+from datasets.batches import open_series
 from datasets.store import SeriesSet
-from datasets.transforms import ModelInput, Series, model_input
-from utils.precision import Precision
+from datasets.transforms import ModelInput, Series, evenly_spaced, model_input
 from utils.runtime.distributed import World
-from utils.runtime.seeding import make_generator
-
-EVAL_BATCH = 512  # series predicted together
 
 
-def length_method(args: Namespace, model) -> str:
-    """How series reach length S for this model: --interp is for those that read the place of a value as its day."""
-    if args.interp and model.interpolates:
+class Way(NamedTuple):
+    """How series become the input of a model.
+
+    Attributes:
+        sequencelength: the observations S that the model is trained on.
+        method: how a series reaches that length, one of ``datasets.transforms.LENGTH_METHODS``.
+        takes_any_length: the model skips padding and reads days, so that it can be given all observations.
+    """
+
+    sequencelength: int
+    method: str
+    takes_any_length: bool
+
+    def drawn(self, series: Series, generator: torch.Generator | None) -> ModelInput:
+        """As in training: S observations, drawn at random where ``method`` draws."""
+        return model_input(series, self.sequencelength, self.method, generator)
+
+    def whole(self, series: Series) -> ModelInput:
+        """Without randomness: all observations, padded to the longest series of the batch.
+
+        A model that takes one length alone gets S evenly spaced observations of a longer series; of a shorter one, S
+        with repeats (``rc``) or padding (``pad``).
+        """
+        if self.method == "interp":
+            return self.drawn(series, None)
+        if not self.takes_any_length:
+            series = evenly_spaced(series, self.sequencelength, repeat=self.method == "rc")
+        return model_input(series, series.doy.shape[1], "pad", None)  # which draws nothing, being of that length
+
+
+def length_method(
+    interpolates: bool, *, rc: bool = False, pad: bool = False, interp: bool = False, pretrained: str | None = None
+) -> str:
+    """How series reach length S, by the flags; without --rc and --pad as the ``pretrained`` checkpoint has it.
+
+    ``interpolates``: the model reads the place of a value as its day, and can be given interpolated series.
+    """
+    if interp and interpolates:
         return "interp"
-    return "rc" if args.rc else "pad"
+    if rc or pad:
+        return "rc" if rc else "pad"
+    if pretrained == "interp" and not interpolates:
+        return "pad"
+    return pretrained or "pad"
 
 
-class Inputs:
-    """Model input and labels of a series set, batch by batch."""
+class LabelledSeries:
+    """The series of a set with their labels, batch by batch; each rank gets its shard of a batch."""
 
-    def __init__(self, args: Namespace, method: str, series: SeriesSet, world: World):
-        self.args, self.method, self.world, self.labels = args, method, world, series.labels
-        self.reader = open_series(series, world.device)
+    def __init__(self, series: SeriesSet, world: World, workers: int = 0):
+        self.reader, self.labels = open_series(series, world.device), series.labels
+        self.world, self.workers = world, workers
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def eval_batches(self) -> list[np.ndarray]:
-        """Positions of the whole set, in its order; every rank has a share of each batch."""
-        return split_batches(np.arange(len(self)), EVAL_BATCH, smallest=self.world.size)
-
     def stream(self, batches: list[np.ndarray]) -> Iterator[tuple[Series, Tensor]]:
-        """Series and labels of each batch, this rank's share of it."""
-        shares = [self.world.shard(batch) for batch in batches]
-        for share, series in zip(shares, self.reader.stream(shares, self.args.workers), strict=True):
-            yield series, torch.from_numpy(self.labels[share]).to(self.world.device)
-
-    def model_input(self, series: Series, generator: torch.Generator) -> ModelInput:
-        return model_input(series, self.args.sequencelength, self.method, generator)
-
-
-@torch.no_grad()
-def predict(model: nn.Module, inputs: Inputs, seed: int, precision: Precision, draws: int = 1) -> Tensor:
-    """Log-probabilities (N, classes) on the CPU, averaged over ``draws`` random choices, which the seed fixes."""
-    model.eval()
-    world = inputs.world
-    generator = make_generator(seed, "evaluation", world.rank, device=world.device)
-    draws = draws if inputs.method == "rc" else 1
-    batches = inputs.eval_batches()
-    parts = []
-    for series, _ in inputs.stream(batches):
-        with precision.autocast():
-            logits = [model(inputs.model_input(series, generator)) for _ in range(draws)]
-        log_probability = torch.stack(logits).float().log_softmax(-1)  # (draws, B, classes)
-        parts.append(log_probability.logsumexp(0) - math.log(draws))
-    order = np.concatenate([world.shard(batch, rank) for rank in range(world.size) for batch in batches])
-    return world.all_gather(torch.cat(parts).cpu())[np.argsort(order)]
+        """Series and labels (B,) of each batch of positions, on the device."""
+        shards = [self.world.shard(batch) for batch in batches]
+        for shard, series in zip(shards, self.reader.stream(shards, self.workers), strict=True):
+            yield series, torch.from_numpy(self.labels[shard]).to(self.world.device)

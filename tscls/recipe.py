@@ -21,7 +21,8 @@ class Recipe:
         init: how fresh weights start.
         patience: epochs without a better validation loss before training stops, and the best weights are kept.
             None: train to the end on train and valid together (their labels are one budget) and keep the last weights.
-        draws: random choices of observations (``--rc``) that a prediction is averaged over.
+        milestones: epochs at which the learning rate drops, in place of the cosine.
+        draws: random draws of observations that a prediction is averaged over; 0: it is made from all observations.
         is_even: batches are of equal size; else the last one of an epoch is what is left.
     """
 
@@ -33,17 +34,18 @@ class Recipe:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     warmup_epochs: float = 0
+    milestones: tuple[int, ...] = ()
     cosine: bool = False
-    draws: int = 1
+    draws: int = 0
     is_even: bool = False
 
 
-PUBLISHED = Recipe("published")
+PUBLISHED = Recipe("published", draws=1)
 STEPS, EPOCHS = 800, 40  # of the few-label recipe, at least; with few labels the steps decide
 
 
 def few_label_recipe(num_series: int, *, batchsize: int = 16, epochs: int | None = None) -> Recipe:
-    """Small batches, a length in steps and epochs, warm-up and cosine, averaged predictions."""
+    """Small batches, a length in steps and epochs, warm-up and cosine."""
     epochs = epochs or max(EPOCHS, math.ceil(STEPS / max(1, num_series // batchsize)))
     return Recipe(
         "few-label",
@@ -53,7 +55,6 @@ def few_label_recipe(num_series: int, *, batchsize: int = 16, epochs: int | None
         patience=None,
         warmup_epochs=0.05 * epochs,
         cosine=True,
-        draws=8,
         is_even=True,
     )
 
@@ -62,9 +63,11 @@ def choose_recipe(name: str, num_series: int, **given) -> Recipe:
     """The recipe by name ("auto", "few-label", "published") for so many labelled series.
 
     What was ``given`` on the command line (batchsize, epochs …, unless None) takes the place of what the recipe says.
+    The random draw of the published prediction has to be asked for, by "published".
     """
     given = {key: value for key, value in given.items() if value is not None}
-    recipe = PUBLISHED
+    recipe = PUBLISHED if name == "published" else replace(PUBLISHED, draws=0)
     if name == "few-label" or name == "auto" and num_series <= FEW_LABELS:
         recipe = few_label_recipe(num_series, **{key: given[key] for key in ("batchsize", "epochs") if key in given})
-    return replace(recipe, **given)
+    recipe = replace(recipe, **given)
+    return replace(recipe, cosine=recipe.cosine and not recipe.milestones)

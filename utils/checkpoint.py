@@ -72,11 +72,17 @@ def is_state(state: object) -> bool:
 
 
 class Taken(NamedTuple):
-    """What ``load_pretrained`` did: tensors taken, the trunk's tensors that the file did not have, the file's model."""
+    """What ``load_pretrained`` took, and what the file says of its training; published ones say nothing.
+
+    ``names`` of the tensors taken and those of the trunk ``missing`` in the file; its ``model`` (the arguments of
+    build_model), ``length_method`` and ``normalisation``.
+    """
 
     names: list[str]
     missing: list[str]
     model: dict
+    length_method: str | None
+    normalisation: dict | None
 
 
 def trunk_state(model_state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -120,7 +126,8 @@ def load_pretrained(network: nn.Module, path: str | Path, models: Collection[str
                 f" {tuple(own[name].shape)}; it was trained with other settings"
             )
     network.load_state_dict({name: found[name] for name in names}, strict=False)
-    return Taken(names, [name for name in own if name not in found], model)
+    missing = [name for name in own if name not in found]
+    return Taken(names, missing, model, checkpoint.get("length_method"), checkpoint.get("normalisation"))
 
 
 def load_weights(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
@@ -145,6 +152,8 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], path: str | Path) 
 
 def slim(source: str | Path, target: str | Path) -> None:
     """Copy a pre-training checkpoint without queue, key encoder and training state: what fine-tuning needs."""
+    if Path(source).resolve() == Path(target).resolve():
+        raise CheckpointError(f"{source}: is both source and target; give another target")
     checkpoint = load_checkpoint(source)
     state = {n: t for n, t in checkpoint["model_state"].items() if n.startswith("encoder_q.")}
     if not state:

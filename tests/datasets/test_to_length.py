@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from datasets.transforms import (
     LENGTH_METHODS,
     Series,
+    evenly_spaced,
     interpolate,
     model_input,
     pad,
@@ -21,7 +22,7 @@ from datasets.transforms import (
     to_length,
 )
 from tests.conftest import SHARED, needs_shared
-from tests.support.series import make_batch, numbered, observations, seeded
+from tests.support.series import make_batch, numbered, observations, padding_is_empty, seeded
 
 lengths_of_a_batch = st.lists(st.integers(1, 30), min_size=1, max_size=6)
 
@@ -147,3 +148,20 @@ def test_published_inputs(method):
     torch.testing.assert_close(weight, expected["weight"], atol=1e-5, rtol=0)
     assert torch.equal(doy, expected["doy"])
     assert not expected["mask"].any() if mask is None else torch.equal(mask, expected["mask"])
+
+
+# ---- evenly spaced
+
+
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6), size=st.integers(1, 50), repeat=st.booleans())
+def test_evenly_spaced_observations(lengths, size, repeat):
+    """The middle ones of ``size`` equal parts; a series is copied, unless it may repeat, where it is not longer."""
+    series = make_batch(lengths)
+    chosen = evenly_spaced(series, size, repeat=repeat)
+    assert chosen.doy.shape == (len(lengths), size) and padding_is_empty(chosen)
+    for i, length in enumerate(lengths):
+        whole, found = observations(series, i), observations(chosen, i)
+        if length > size or repeat:
+            assert found == [whole[int((j + 0.5) * length / size + 1e-9)] for j in range(size)]
+        else:
+            assert found == whole

@@ -1,4 +1,4 @@
-"""The classifiers of scikit-learn behind their one door."""
+"""The classifiers of scikit-learn behind one interface."""
 
 from __future__ import annotations
 
@@ -78,3 +78,15 @@ def test_forest_is_the_published_one():
 def test_a_network_is_no_estimator():
     with pytest.raises(ModelError, match="'stnet' is no estimator: choose one of rf, svm, gbt"):
         build_estimator("stnet")
+
+
+def test_probabilities_stand_at_the_ids_of_the_classes(trained):
+    x, _ = make_series(30, seed=1)
+    probability = trained.predict_proba(x, 21)
+    assert probability.shape == (30, 21) and set(np.flatnonzero(probability.any(0))) <= set(CLASSES)
+    np.testing.assert_allclose(probability.sum(1), 1)
+    assert (probability.argmax(1) == trained.predict(x)).all()
+    if trained.name == "svm":
+        assert set(np.unique(probability)) == {0, 1}
+    else:
+        np.testing.assert_allclose(probability[:, CLASSES], trained.classifier.predict_proba(x.reshape(30, -1)))

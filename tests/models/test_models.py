@@ -282,3 +282,16 @@ def test_run_names_and_needs():
     ]  # fmt: skip
     assert [name for name, network in networks.items() if network.uses_doy_flag] == ["transformer"]
     assert [name for name, network in networks.items() if network.interpolates] == ["tempcnn", "lstm"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_arguments_hold_the_day_flag_only_where_the_network_reads_it(name):
+    assert ("use_doy" in small(name, use_doy=True).arguments) == (name == "transformer")
+    earlier = small(name).arguments | {"use_doy": False}  # as checkpoints were written
+    assert build_model(**earlier).arguments == small(name).arguments
+
+
+def test_networks_that_skip_padding_and_read_days_take_any_length():
+    found = {name: small(name).takes_any_length for name in NETWORKS}
+    assert found == {"stnet": True, "transformer": False, "tempcnn": False, "lstm": False, "ltae": False}
+    assert small("transformer", use_doy=True).takes_any_length

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 
 def test_regions_are_trained_and_tested_on_alone(data_root, tmp_path, capsys):
     folder = train(data_root, tmp_path, "-n", 20, "--regions", "Adams", "Harvey")
-    assert "train 18, valid 2, eval 20 series" in capsys.readouterr().out
+    assert "train 18, valid 2, eval 20 series of 2019 from " in (printed := capsys.readouterr().out)
+    assert "; Adams, Harvey only\n" in printed
     (row,) = rows(folder, "testlog.csv")
     assert (row["regions"], row["series"]) == ("Adams+Harvey", "20")
     assert folder.name.endswith("_Adams+Harvey")
@@ -33,7 +34,9 @@ def test_regions_are_trained_and_tested_on_alone(data_root, tmp_path, capsys):
 
 def test_a_site_left_out_is_tested_on_alone(data_root, tmp_path, capsys):
     folder = train(data_root, tmp_path, "-n", 20, "--leave-out", "Adams", "--years", 2019, 2020)
-    assert "train 18, valid 2, eval 10 series" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "train 18, valid 2, eval 10 series" in printed
+    assert "; Adams is left out of training and tested on alone\n" in printed
     tested = rows(folder, "testlog.csv")
     assert [(row["year"], row["regions"], row["series"]) for row in tested] == [
         ("2019", "Adams", "10"),
@@ -92,7 +95,7 @@ def test_interpolation_is_for_models_that_take_a_position_for_a_day(
     data_root, tmp_path, monkeypatch, capsys, model, flags, method, word
 ):
     seen = calls_of(inputs, "model_input", monkeypatch)
-    folder = train(data_root, tmp_path, *flags, model=model)
+    folder = train(data_root, tmp_path, *flags, "--draws", 1, model=model)
     assert {call[1:3] for call in seen} == {(20, method)} and f"_R50_{word}_2019_" in folder.name
     told = f"{model}: --interp is not for it" in capsys.readouterr().out
     assert told == ("--interp" in flags and method != "interp")
@@ -123,6 +126,13 @@ def test_each_seed_is_a_run(data_root, tmp_path, capsys, monkeypatch):
     assert summary["runs"] == 3 and summary["oa_mean"] == pytest.approx(np.mean(scores))
     assert summary["oa_std"] == pytest.approx(np.std(scores, ddof=1))
     assert f"{np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f}" in capsys.readouterr().out
+
+
+def test_a_seed_given_twice_is_run_once(data_root, tmp_path, capsys):
+    train(data_root, tmp_path, "--seeds", 1, 2, 1)
+    printed = capsys.readouterr().out
+    assert "--seeds: one is given more than once; it is run once" in printed
+    assert [line.split(":")[0] for line in printed.splitlines() if line.startswith("seed ")] == ["seed 1", "seed 2"]
 
 
 def test_several_models_are_in_one_table_best_first(data_root, tmp_path, capsys):

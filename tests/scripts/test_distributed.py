@@ -22,7 +22,6 @@ from moco.builder import MoCo
 from models import build_model
 from pretraining.step import compiler
 from tests.support.runs import SMALL, checkpoint, column, newest, pretrain, rows, same, train, weights
-from tscls import inputs
 from utils import report
 from utils.errors import UsageError
 from utils.runtime import distributed
@@ -158,8 +157,10 @@ def training(rank: int, folder: Path) -> None:
 
 
 def evaluation(rank: int, folder: Path) -> None:
-    """Of a classifier that one process has trained."""
-    classify(folder, "lstm", "-l", str(folder / "testing"), "--eval")
+    """Of a classifier that one process has trained; rank 1 gets twice as many series as rank 0."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(World, "shard", lambda world, batch: np.split(batch, [len(batch) // 3])[world.rank])
+        classify(folder, "lstm", "-l", str(folder / "testing"), "--eval")
 
 
 def estimators(rank: int, folder: Path) -> None:
@@ -172,7 +173,6 @@ JOBS = (collectives, steps, pretraining, resuming, training, evaluation, estimat
 def work(rank: int, folder: Path, ports: list[int]) -> None:
     torch.set_num_threads(1)
     report._pictures = lambda: False
-    inputs.EVAL_BATCH = 7  # no two ranks can share it equally
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1"}
     os.environ.update({name: str(value) for name, value in place.items()})
     for job, port in zip(JOBS, ports, strict=True):

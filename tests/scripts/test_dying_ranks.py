@@ -19,6 +19,7 @@ import main_tscls
 from moco.builder import MoCo
 from tests.scripts.test_distributed import REPOSITORY
 from tests.support.runs import SMALL, checkpoint, column, newest, pretrain, rows
+from tscls import training
 from utils.runtime import watchdog
 
 FLAGS = ("--rc", "--useall", "--moco-k", "50", *SMALL, "-b", "12")  # of 60 series 54 are trained on: 4 steps an epoch
@@ -180,6 +181,6 @@ def test_a_rank_that_computes_ends_too(data_root, tmp_path):
 if __name__ == "__main__":
     name, *rest = sys.argv[1:]
     if name == "computing":
-        run_scene(main_tscls, main_tscls, "temporal_shift", name, rest)
+        run_scene(main_tscls, training, "temporal_shift", name, rest)
     else:
         run_scene(main_moco, MoCo, "enqueue", name, rest)

@@ -291,6 +291,33 @@ def test_published_classifiers_are_fine_tuned(tmp_path, data_root, capsys):
     assert "took 37 tensors" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--pretrained", "no.pth"], "no.pth: no such checkpoint"),
+        (["--eval"], "no such checkpoint"),
+        (["--amp", "fp16"], "--amp fp16 is for a GPU"),
+        (["-seq", 500], "use --use-doy"),
+        (["--rc", "--pad"], "--rc and --pad are two ways to length S"),
+    ],
+)
+def test_arguments_are_checked_before_default_data_are_made(tmp_path, capsys, monkeypatch, flags, told):
+    monkeypatch.setattr(main_tscls, "ensure_default", lambda path: pytest.fail("data were simulated"))
+    monkeypatch.chdir(tmp_path)
+    line = refused(main_tscls, ["transformer", "-d", "cpu", "-l", tmp_path / "out", *flags], capsys)
+    assert told in line and not list(tmp_path.iterdir())
+
+
+def test_testing_again_with_other_classes(tmp_path, data_root, capsys):
+    train(data_root, tmp_path / "out")
+    root = shutil.copytree(data_root, tmp_path / "root")
+    lines = (root / "classmapping20.csv").read_text().splitlines()
+    (root / "classmapping15.csv").write_text("\n".join(lines[:16]) + "\n")
+    argv = ["stnet", "-n", 50, "--eval", "-c", 15, "-d", "cpu", "--datapath", root, "-l", tmp_path / "out"]
+    line = refused(main_tscls, argv, capsys)
+    assert line.endswith(f": its classes are not those of {root}; give the -c that it was trained with")
+
+
 def test_eval_without_a_trained_run_is_refused(tmp_path, data_root, capsys):
     line = refuse(main_tscls, tmp_path / "out", capsys, "--eval", root=data_root)
     folder = tmp_path / "out" / "T_STNet_R50_Pad_2019_Seed111"

@@ -1,8 +1,9 @@
-"""main_tscls.py: what a run leaves, fine-tuning, and that every flag about training does what it says."""
+"""main_tscls.py: what a run writes, fine-tuning, testing again, and every flag about training."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,8 @@ import torch
 
 import main_tscls
 from datasets.store import Store
-from tests.support.runs import calls_of, checkpoint, column, pretrain, rows, same, train, weights
-from tscls import evaluation as testing
-from tscls import inputs
+from tests.support.runs import SMALL, calls_of, checkpoint, column, pretrain, refused, rows, same, train, weights
+from tscls import evaluation, inputs, training
 from utils.metrics import SCORES
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -40,7 +40,7 @@ def query_encoder(pretrained: Path) -> dict:
     return {name.removeprefix("encoder_q."): tensor for name, tensor in state.items()}
 
 
-# ---- what a run leaves
+# ---- what a run writes
 
 
 def test_the_files_of_a_run(plain):
@@ -75,13 +75,14 @@ def test_a_checkpoint_tells_what_it_is(plain):
     saved = checkpoint(plain)
     assert saved["model"]["name"] == "stnet" and saved["model"]["num_classes"] == 21
     assert saved["classmap"]["names"][2] == "Corn" and len(saved["classmap"]["codes"]) == 21
+    assert "use_doy" not in saved["model"]
     assert saved["length_method"] == "rc" and saved["normalisation"]["scale"] == 1e-4
     losses = column(plain, "valid_loss")
     assert saved["epoch"] == int(np.argmin(losses)) and saved["val_loss_min"] == pytest.approx(min(losses), rel=1e-5)
 
 
 @pytest.mark.parametrize("recipe", ["auto", "published"])
-def test_the_end_of_training_is_said_without_a_terminal(data_root, tmp_path, capsys, recipe):
+def test_the_end_of_training_is_printed_without_a_terminal(data_root, tmp_path, capsys, recipe):
     folder = train(data_root, tmp_path, "-e", 2, "--recipe", recipe)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "epochs" in line]
     assert line.startswith(f"{folder.name}: 2 of 2 epochs: loss {column(folder, 'train_loss')[-1]:.4f}, ")
@@ -104,7 +105,7 @@ def test_testing_is_with_the_best_epoch(data_root, tmp_path):
     assert rows(folder) == trained
 
 
-# ---- the same again
+# ---- reproducibility
 
 
 @pytest.mark.parametrize("recipe", ["auto", "published"])
@@ -135,7 +136,7 @@ def test_freeze_keeps_the_trunk_and_trains_the_decoder(data_root, pretrained, tm
     """To the last bit, running statistics included."""
     flags = ("--pretrained", pretrained, "--freeze", "--recipe", recipe)
     folders = [train(data_root, tmp_path / str(epochs), *flags, "-e", epochs) for epochs in (1, 3)]
-    assert folders[0].name == "F_Mo_STNet_R50_Pad_2019_Seed111_frozen"
+    assert folders[0].name == "F_Mo_STNet_R50_RC_2019_Seed111_frozen"
     source = query_encoder(pretrained)
     for folder in folders:
         frozen = trunk(weights(folder, "model_best.pth"))
@@ -144,9 +145,49 @@ def test_freeze_keeps_the_trunk_and_trains_the_decoder(data_root, pretrained, tm
     assert not torch.equal(short, long)
 
 
-def test_a_classifier_is_something_to_fine_tune_too(data_root, plain, tmp_path):
+def test_a_classifier_can_be_fine_tuned_too(data_root, plain, tmp_path):
     folder = train(data_root, tmp_path, "--pretrained", plain / "model_best.pth", model="transformer")
-    assert folder.name == "F_ST_TransformerModel_R50_Pad_2019_Seed111"
+    assert folder.name == "F_ST_TransformerModel_R50_RC_2019_Seed111"
+
+
+@pytest.mark.parametrize(("flags", "method"), [((), "rc"), (("--pad",), "pad"), (("--rc",), "rc")])
+def test_series_reach_length_s_as_in_the_pretrained_checkpoint_unless_told(
+    data_root, pretrained, tmp_path, capsys, flags, method
+):
+    folder = train(data_root, tmp_path, "--pretrained", pretrained, *flags)
+    assert checkpoint(folder)["length_method"] == method
+    assert json.loads((folder / "args.json").read_text())["length_method"] == method
+    told = f"stnet: series reach length S by rc, as in {pretrained} (--pad: by padding)"
+    assert (told in capsys.readouterr().out) == (flags == ())
+
+
+def test_another_day_encoding_is_told_with_its_remedy(data_root, pretrained, tmp_path, capsys):
+    train(data_root, tmp_path, "--pretrained", pretrained, model="transformer")
+    start = f"{pretrained}: was trained with days of the year encoded, this model encodes positions: give --use-doy"
+    assert start in capsys.readouterr().out
+    train(data_root, tmp_path, "--pretrained", pretrained, "--use-doy", model="transformer")
+    assert "encoded" not in capsys.readouterr().out
+    positions = train(data_root, tmp_path / "positions", model="transformer") / "model_best.pth"
+    train(data_root, tmp_path, "--pretrained", positions, "--use-doy", model="transformer")
+    assert "encodes days of the year: leave out --use-doy" in capsys.readouterr().out
+    train(data_root, tmp_path, "--pretrained", positions)
+    assert "encodes days of the year: it is fine-tuned" in capsys.readouterr().out
+
+
+# ---- testing again
+
+
+@pytest.mark.parametrize("model", ["rf", "transformer", "tempcnn"])
+def test_testing_again_needs_no_settings(data_root, tmp_path, model):
+    """S, draws and day encoding are those of the checkpoint."""
+    flags = ("--rc", "--draws", 2, "--suffix", "x")
+    folder = train(data_root, tmp_path, *flags, "-seq", 15, model=model)
+    first = rows(folder, "testlog.csv")
+    (folder / "test_conf_mat.npy").unlink()
+    again = train(data_root, tmp_path, "--rc", "--suffix", "x", "--eval", "-seq", 99, model=model)
+    assert again == folder and rows(folder, "testlog.csv") == first and (folder / "test_conf_mat.npy").exists()
+    train(data_root, tmp_path, "--rc", "--suffix", "x", "--eval", "--draws", 0, model=model)
+    assert rows(folder, "testlog.csv")[0]["loss"] != first[0]["loss"]
 
 
 # ---- how it is trained
@@ -185,22 +226,26 @@ def test_a_short_run_of_the_few_label_recipe_still_learns(data_root, tmp_path):
 
 
 def test_the_temporal_shift_is_for_training_alone(data_root, tmp_path, monkeypatch):
-    shifts = calls_of(main_tscls, "temporal_shift", monkeypatch)
+    shifts = calls_of(training, "temporal_shift", monkeypatch)
     train(data_root, tmp_path, "--recipe", "published", "-e", 2)
     assert [len(series.length) for series, _ in shifts] == [16, 16, 13] * 2
 
 
-def test_predictions_are_averaged_over_draws_and_sum_to_one(data_root, tmp_path, monkeypatch):
-    draws = recipe_of(train(data_root, tmp_path, "--rc"))["draws"]
-    made, scored = calls_of(inputs, "model_input", monkeypatch), calls_of(testing, "score", monkeypatch)
-    train(data_root, tmp_path, "--rc", "--eval")
-    assert len(made) == draws > 1 and len(scored) == 1
+@pytest.mark.parametrize(("flags", "draws"), [((), 0), (("--draws", 3), 3), (("--recipe", "published"), 1)])
+def test_predictions_are_averaged_over_draws_and_sum_to_one(data_root, tmp_path, monkeypatch, flags, draws):
+    saved = checkpoint(train(data_root, tmp_path, "--rc", *flags))
+    assert saved["draws"] == draws
+    made, scored = calls_of(inputs, "model_input", monkeypatch), calls_of(evaluation, "score", monkeypatch)
+    train(data_root, tmp_path, "--rc", "--eval")  # --draws and --recipe are told by the checkpoint
+    longest = Store.open(data_root / "2019" / "eval").lengths.max()
+    expected = [(20, "rc")] * draws if draws else [(longest, "pad")]
+    assert [call[1:3] for call in made] == expected and len(scored) == 1
     probability = scored[0][0].exp()
     assert probability.shape == (30, 21)
     torch.testing.assert_close(probability.sum(1), torch.ones(30))
 
 
-def test_print_freq_is_the_steps_between_looks(data_root, tmp_path):
+def test_print_freq_is_the_steps_between_logged_losses(data_root, tmp_path):
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     folder = train(data_root, tmp_path, "--recipe", "published", "-e", 2, "-p", 2)
     events = event_accumulator.EventAccumulator(str(folder)).Reload()
@@ -217,8 +262,32 @@ def test_init_chooses_how_fresh_weights_start(data_root, tmp_path):
     assert spread["published"] == pytest.approx(1, abs=0.2) and spread["torch"] < 1e-3
 
 
-def test_losses_are_finite_however_sure_the_network_is(data_root, tmp_path):
-    """Logits may reach thousands: no probability may end as zero, and a best epoch there is."""
+def test_losses_are_finite_however_large_the_logits(data_root, tmp_path):
+    """Logits may reach thousands; no probability may become zero, and there must be a best epoch."""
     folder = train(data_root, tmp_path, "--recipe", "published", "-lr", 3, model="tempcnn")
     assert np.isfinite(column(folder, "valid_loss")).all()
     assert np.isfinite(column(folder, "loss", "testlog.csv")).all()
+
+
+# ---- warnings
+
+
+def test_a_loss_that_grew_beyond_reason_is_warned_of(data_root, tmp_path, capsys):
+    train(data_root, tmp_path, "--recipe", "published", "-lr", 1000, "-e", 2, model="tempcnn")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: the training loss")]
+    assert line.endswith("at the end of training, so it diverged; lower -lr")
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(data_root, tmp_path, capsys):
+    argv = ["tempcnn", "-n", 50, "--recipe", "published", "-lr", 1e30, "-e", 5, *SMALL, "--datapath", data_root]
+    line = refused(main_tscls, [*argv, "-l", tmp_path], capsys)
+    assert re.fullmatch(r"the (training|validation) loss became (nan|inf) in epoch \d; lower -lr", line)
+
+
+def test_fewer_labels_than_classes_are_warned_of(data_root, tmp_path, capsys):
+    train(data_root, tmp_path, "-n", 20)
+    assert "warning: 20 labelled series for 21 classes, some of which have none; give a larger -n" in (
+        capsys.readouterr().out
+    )
+    train(data_root, tmp_path, "-n", 21)
+    assert "warning" not in capsys.readouterr().out

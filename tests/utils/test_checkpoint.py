@@ -146,10 +146,10 @@ def test_other_files_are_refused_in_one_line(tmp_path, content):
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize("share", [0.2, 0.9, 0.999])
-def test_a_truncated_file_is_refused(tmp_path, share):
+@pytest.mark.parametrize("fraction", [0.2, 0.9, 0.999])
+def test_a_truncated_file_is_refused(tmp_path, fraction):
     whole = write(tmp_path / "whole.pth", network().state_dict()).read_bytes()
-    (tmp_path / "cut.pth").write_bytes(whole[: int(share * len(whole))])
+    (tmp_path / "cut.pth").write_bytes(whole[: int(fraction * len(whole))])
     with pytest.raises(CheckpointError, match="cut.pth: not a checkpoint"):
         load_checkpoint(tmp_path / "cut.pth")
 
@@ -215,7 +215,7 @@ def test_the_trunk_of_a_classifier_is_taken_likewise(tmp_path, prefix):
         assert torch.equal(tensor, fresh[name] if name.startswith("decoder.") else own[name]), name
 
 
-def test_what_the_file_lacks_is_told_and_left(tmp_path):
+def test_what_the_file_lacks_is_named_and_left_as_initialised(tmp_path):
     source, classifier = moco(), network()
     state = {name: t for name, t in source.state_dict().items() if "inlayernorm" not in name}
     fresh = copied(classifier)
@@ -238,6 +238,15 @@ def test_another_shape_is_refused_and_nothing_taken(tmp_path):
     assert same(classifier.state_dict(), fresh)
 
 
+def test_what_the_file_says_of_its_training_is_returned(tmp_path):
+    source = network(seed=1)
+    told = {"model": source.arguments, "length_method": "rc", "normalisation": {"scale": 1.0}}
+    taken = load_pretrained(network(), write(tmp_path / "told.pth", source.state_dict(), **told))
+    assert (taken.model, taken.length_method, taken.normalisation) == tuple(told.values())
+    silent = load_pretrained(network(), write(tmp_path / "silent.pth", source.state_dict()))
+    assert (silent.model, silent.length_method, silent.normalisation) == ({}, None, None)
+
+
 @pytest.mark.parametrize("state", [{}, {"queue": torch.zeros(3)}, {"encoder_q.decoder.0.weight": torch.zeros(64, 128)}])
 def test_a_file_that_matches_nothing_is_refused(tmp_path, state):
     with pytest.raises(CheckpointError, match="none of its tensors .* belongs to STNet; give a checkpoint of the same"):
@@ -250,7 +259,7 @@ def test_another_network_is_refused(tmp_path):
         load_pretrained(network(), path)
 
 
-# ---- going on from a whole state
+# ---- loading a whole state
 
 
 def test_a_whole_state_is_loaded_but_for_the_day_table():
@@ -294,6 +303,16 @@ def test_slim_keeps_what_fine_tuning_needs(tmp_path, capsys, monkeypatch):
     whole, slimmed = network(seed=1), network(seed=1)
     assert load_pretrained(whole, path) == load_pretrained(slimmed, slimmed_path)
     assert same(whole.state_dict(), slimmed.state_dict())
+
+
+def test_slim_does_not_overwrite_the_whole_checkpoint(tmp_path, capsys, monkeypatch):
+    path = write(tmp_path / "model_best.pth", moco().state_dict())
+    before = path.read_bytes()
+    (tmp_path / "link.pth").symlink_to(path)
+    for target in (path, tmp_path / "folder" / ".." / path.name, tmp_path / "link.pth"):
+        with pytest.raises(CheckpointError, match="model_best.pth: is both source and target; give another target"):
+            slim(path, target)
+    assert path.read_bytes() == before
 
 
 def test_slim_is_for_pretraining(tmp_path):

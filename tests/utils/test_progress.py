@@ -50,7 +50,7 @@ def test_a_short_run_has_one_line_with_its_held_out_scores(clock, capsys):
     for epoch in shown:
         shown.epoch({**ROW, "epoch": epoch, "valid_loss": 1.5, "valid_oa": 0.25}, is_last=epoch == 1)
     (line,) = said(capsys)
-    assert line == "T_run: 2 of 2 epochs: loss 2.0000, 1,234 series/s, held out: loss 1.5000, oa 0.2500"
+    assert line == "T_run: 2 of 2 epochs: loss 2.0000, 1,234 series/s, held out: loss 1.5000, OA 0.2500"
 
 
 def test_other_ranks_are_silent(clock, capsys):
@@ -71,3 +71,23 @@ def test_on_a_terminal_there_is_a_bar_alone(clock, capsys, monkeypatch):
         shown.epoch(ROW, is_last=True)
     assert "T_run: 100%" in terminal.getvalue() and "loss 0.500, 99 series/s" in terminal.getvalue()
     assert capsys.readouterr().out == ""
+
+
+def test_on_a_terminal_the_bar_shows_held_out_scores_and_ends_at_what_was_done(clock, capsys, monkeypatch):
+    """Also where training stops early."""
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    shown = Progress("T_run", 30, is_main=True)
+    for epoch in shown:
+        clock.now += 100
+        shown.step(epoch, 1, 1, 0.5, 99)
+        shown.epoch({**ROW, "epoch": epoch, "valid_loss": 1.5, "valid_oa": 0.25 + epoch}, is_last=epoch == 2)
+        if epoch == 2:
+            break
+    lines = [line for line in terminal.getvalue().replace("\n", "\r").split("\r") if line.strip()]
+    assert "T_run: 100%" in lines[-1] and "3/3" in lines[-1] and "loss 2.0000" in lines[-1]
+    assert lines[-1].rstrip("] ").endswith("held out: loss 1.5000, OA 2.2500")
+    stepping = [line for line in lines if "loss 0.500," in line]
+    assert "held out" not in stepping[0] and "held out: loss 1.5000, OA 1.2500" in stepping[-1]
+    assert shown.bar.disable or shown.bar.n == 3

@@ -56,11 +56,6 @@ class RunLog:
         self.writer.close()
 
 
-def run_arguments(args, name: str, seed: int, recipe) -> dict:
-    """The content of args.json of a training run: the command line, and the model, seed and recipe that it led to."""
-    return {**vars(args), "model": name, "seed": seed, "recipe_used": vars(recipe)}
-
-
 def rows_before(epoch: int, path: Path) -> list[dict]:
     """The rows of a trainlog.csv before an epoch; UsageError if a row has no epoch number."""
     rows = read_rows(path)

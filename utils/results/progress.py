@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
+from utils.metrics import readable
+
 LINE_SECONDS = 60  # between two lines, at least
 
 
@@ -15,26 +17,32 @@ class Progress:
 
     def __init__(self, name: str, epochs: int, is_main: bool):
         self.name, self.epochs = name, epochs
-        self.bar = tqdm(range(epochs), desc=name, unit="epoch", disable=None if is_main else True)
+        self.bar = tqdm(total=epochs, desc=name, unit="epoch", disable=None if is_main else True)
         self.has_lines = is_main and self.bar.disable
         self.said = time.monotonic()
+        self.held_out = ""  # scores of the last epoch, which the bar shows through the next one
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.bar)
+        with self.bar:
+            yield from range(self.epochs)
 
     def step(self, epoch: int, step: int, steps: int, loss: float, rate: float) -> None:
         """What the last of so many ``steps`` of an epoch came to; ``rate`` in series a second."""
         text = f"loss {loss:.3f}, {rate:,.0f} series/s"
-        self.bar.set_postfix_str(text)
+        self.bar.set_postfix_str(text + self.held_out)
         self._say(f"{epoch} of {self.epochs} epochs and {step} of {steps} steps: {text}")
 
     def epoch(self, row: dict, is_last: bool) -> None:
         """The row of an epoch that has ended, for the log; a line is certain where it is the last."""
         valid = {name.removeprefix("valid_"): value for name, value in row.items() if name.startswith("valid_")}
-        parts = [f"loss {row['train_loss']:.4f}", f"{row['series_per_s']:,.0f} series/s"]
-        if valid:
-            parts.append("held out: " + ", ".join(f"{name} {value:.4f}" for name, value in valid.items()))
-        self._say(f"{row['epoch'] + 1} of {self.epochs} epochs: {', '.join(parts)}", is_certain=is_last)
+        self.held_out = f", held out: loss {valid['loss']:.4f}, {readable(valid)}" if valid else ""
+        text = f"loss {row['train_loss']:.4f}, {row['series_per_s']:,.0f} series/s{self.held_out}"
+        if is_last:
+            self.bar.total = row["epoch"] + 1  # training may stop before the last epoch
+        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.update()
+        self.bar.refresh()
+        self._say(f"{row['epoch'] + 1} of {self.epochs} epochs: {text}", is_certain=is_last)
 
     def _say(self, text: str, is_certain: bool = False) -> None:
         now = time.monotonic()

@@ -1,0 +1,68 @@
+"""Training a network: that it learns, on which series, in which order, and what it is validated by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from datasets.catalog import Selection, open_classmap, open_labelled
+from tscls.classifier import fresh_classifier, load_classifier
+from tscls.evaluation import scores_on
+from tscls.inputs import LabelledSeries
+from tscls.recipe import PUBLISHED, few_label_recipe
+from tscls.training import fit
+from utils.precision import Precision
+from utils.results.logs import RunLog
+from utils.runtime.distributed import World
+
+CPU = World()
+OFF = Precision("off", torch.device("cpu"))
+
+
+def fitted(data_root, folder, recipe, method="rc"):
+    """A small STNet of all series of the tiny root, trained; its log and the splits."""
+    splits = open_labelled(data_root, 2019, Selection(use_all=True))
+    torch.manual_seed(0)
+    options = {"sequencelength": 12, "init": "torch", "seed": 5}
+    classifier = fresh_classifier("stnet", open_classmap(data_root), method, **options)
+    return fit(classifier, splits, recipe, lambda: RunLog(folder, {}), OFF, CPU), splits
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """The batches of positions of every epoch."""
+    seen, stream = [], LabelledSeries.stream
+    monkeypatch.setattr(
+        LabelledSeries, "stream", lambda self, given: seen.append((len(self), given)) or stream(self, given)
+    )
+    return seen
+
+
+def test_training_learns_separable_classes(data_root, tmp_path):
+    log, splits = fitted(data_root, tmp_path / "run", few_label_recipe(110, epochs=15))
+    losses = [float(row["train_loss"]) for row in log.rows]
+    assert losses[-1] < 0.5 * losses[0]
+    assert scores_on(load_classifier(tmp_path / "run", "cpu"), splits.eval, CPU)["oa"] > 0.8
+
+
+@pytest.mark.parametrize(("patience", "count"), [(10, 90), (None, 110)])
+def test_every_series_is_used_once_an_epoch_in_another_order(data_root, tmp_path, batches, patience, count):
+    """Those of valid only where the recipe watches nothing."""
+    recipe = replace(PUBLISHED, epochs=3, batchsize=16, patience=patience)
+    fitted(data_root, tmp_path / "run", recipe)
+    orders = [np.concatenate(given) for _, given in batches]
+    assert [size for size, _ in batches] == [count] * 3
+    assert all(sorted(order) == list(range(count)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3 and not any((np.diff(order) > 0).all() for order in orders)
+
+
+def test_validation_is_by_the_published_draw_whatever_the_test_is_by(data_root, tmp_path):
+    log, splits = fitted(data_root, tmp_path / "run", replace(PUBLISHED, epochs=1, batchsize=16, draws=0))
+    saved = load_classifier(tmp_path / "run", "cpu")
+    assert saved.draws == 0
+    expected = scores_on(saved, splits.valid, CPU, draws=1)["loss"]
+    assert float(log.rows[0]["valid_loss"]) == pytest.approx(expected, rel=1e-5)
+    assert scores_on(saved, splits.valid, CPU)["loss"] != pytest.approx(expected, rel=1e-4)

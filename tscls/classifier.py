@@ -1,0 +1,305 @@
+"""A classifier at work: from series to log-probabilities or features, without labels and in constant memory.
+
+classifier = load_classifier("results/T_STNet_R3000_RC_2019_Seed111")  # or a file, model_best.pth
+for log_probability in classifier.predict(SeriesSet.whole(Store.open("data/mine/2019/unlabelled"))):
+    print(log_probability.argmax(1))
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets import bands
+from datasets.batches import open_series, split_batches
+from datasets.classmap import ClassMap
+from datasets.store import SeriesSet
+from datasets.transforms import LENGTH_METHODS, ModelInput, Series
+from models import ESTIMATORS, ModelError, Network, SeriesEstimator, build_estimator, build_model
+from tscls.checkpoints import check_normalisation, infer_model
+from tscls.estimators import load_estimator, save_estimator
+from tscls.inputs import Way
+from utils.checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint
+from utils.precision import Precision
+from utils.runtime.seeding import make_generator
+
+BATCH = 512  # series that the model sees together, at most
+OBSERVATIONS = 1 << 16  # the same, counted in observations: long series make smaller batches
+CHUNK = 16 * BATCH  # series sorted by length together, and given back together
+LEAST = 1e-6  # probability that a scikit-learn classifier gives a class at least, so that its logarithm is finite
+SUFFIXES = (".pth", ".skops")  # of a network's checkpoint, of a scikit-learn classifier's
+FILES = tuple(f"model_best{suffix}" for suffix in SUFFIXES)  # in a run folder
+
+logger = logging.getLogger(__name__)
+
+
+class Classifier:
+    """A network or a scikit-learn classifier, with all that it takes to use it.
+
+    Attributes:
+        model: the network (its device is where it computes) or the trained estimator.
+        classmap: names, codes and colours of the classes; None where they are not known.
+        way: how series become its input, by ``sequencelength`` (S) and ``length_method``.
+        draws: 0 predicts from all observations of a series, in one pass without randomness (``Way.whole``); K averages
+            K random draws of S of them, which ``seed`` fixes.
+    """
+
+    def __init__(
+        self,
+        model: Network | SeriesEstimator,
+        classmap: ClassMap | None,
+        sequencelength: int,
+        length_method: str,
+        *,
+        draws: int = 0,
+        seed: int = 111,
+    ):
+        self.model, self.classmap, self.draws, self.seed = model, classmap, draws, seed
+        self.way = Way(sequencelength, length_method, model.takes_any_length)
+
+    @property
+    def is_network(self) -> bool:
+        return isinstance(self.model, Network)
+
+    @property
+    def name(self) -> str:
+        """Of the model, in the registry."""
+        return self.model.arguments["name"] if self.is_network else self.model.name
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes; scikit-learn is on the CPU."""
+        return next(self.model.parameters()).device if self.is_network else torch.device("cpu")
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs, "Other" counted."""
+        return self.model.arguments["num_classes"] if self.is_network else self.classmap.num_classes
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes; their ids where there is no class map."""
+        return self.classmap.names if self.classmap else tuple(map(str, range(self.num_classes)))
+
+    @property
+    def num_parameters(self) -> int | None:
+        """Weights of a network."""
+        return sum(p.numel() for p in self.model.parameters()) if self.is_network else None
+
+    def predict(
+        self,
+        series: SeriesSet,
+        *,
+        draws: int | None = None,
+        batch_size: int | None = None,
+        precision: Precision | None = None,
+    ) -> Iterator[Tensor]:
+        """Log-probabilities of the series, in their order: (B, classes) float32 on the CPU, one piece after another.
+
+        ``draws`` in place of the classifier's own; ``precision``: the mixed precision of networks (default: none).
+        Without draws equal series have equal predictions, whatever they are batched with.
+        """
+        return self._run(series, self._log_probability, _mean_probability, draws, batch_size, precision)
+
+    def embed(
+        self,
+        series: SeriesSet,
+        *,
+        draws: int | None = None,
+        batch_size: int | None = None,
+        precision: Precision | None = None,
+    ) -> Iterator[Tensor]:
+        """What a network's decoder is given, (B, features), in pieces as those of ``predict``.
+
+        Raises:
+            ModelError: the model is an estimator of scikit-learn, which has no features.
+        """
+        if not self.is_network:
+            raise ModelError(f"{self.name} has no features: only networks do")
+        return self._run(series, self.model.features, lambda drawn: drawn.mean(0), draws, batch_size, precision)
+
+    @torch.no_grad()
+    def _run(
+        self,
+        series: SeriesSet,
+        compute: Callable[[ModelInput], Tensor],
+        mean: Callable[[Tensor], Tensor],
+        draws: int | None,
+        batch_size: int | None,
+        precision: Precision | None,
+    ) -> Iterator[Tensor]:
+        draws, batch_size = self.draws if draws is None else draws, batch_size or BATCH
+        chunk = max(1, CHUNK // batch_size) * batch_size
+        precision = precision or Precision("off", self.device)
+        if self.is_network:
+            self.model.eval()
+        reader, lengths = open_series(series, self.device), series.lengths
+        generator = make_generator(self.seed, "evaluation", 0, device=self.device)
+        for start in range(0, len(series), chunk):
+            positions = np.arange(start, min(start + chunk, len(series)))
+            batches = split_batches(positions, batch_size) if draws else by_length(positions, lengths, batch_size)
+            parts = []
+            for batch, gathered in zip(batches, reader.stream(batches), strict=True):
+                with precision.autocast():
+                    if draws:
+                        part = mean(torch.stack([compute(self.way.drawn(gathered, generator)) for _ in range(draws)]))
+                    else:
+                        part = compute(self.way.whole(trim(gathered, int(lengths[batch].max()))))
+                parts.append(part.float().cpu())
+            yield torch.cat(parts)[np.argsort(np.concatenate(batches))]
+
+    def _log_probability(self, inputs: ModelInput) -> Tensor:
+        """(B, classes)."""
+        if self.is_network:
+            return self.model(inputs).float().log_softmax(-1)
+        probability = torch.from_numpy(self.model.predict_proba(inputs.x.numpy(), self.num_classes)).clamp(min=LEAST)
+        return (probability / probability.sum(1, keepdim=True)).log().float()
+
+    def save(self, path: str | Path, **more) -> None:
+        """Write a checkpoint that ``load_classifier`` reads; ``more`` goes into that of a network beside it."""
+        settings = {
+            "model": self.model.arguments if self.is_network else {"name": self.name},
+            "sequencelength": self.way.sequencelength,
+            "length_method": self.way.method,
+            "draws": self.draws,
+            "seed": self.seed,
+            "normalisation": bands.normalisation(),
+        }
+        if self.classmap:
+            settings["classmap"] = self.classmap.as_dict()
+        if self.is_network:
+            save_checkpoint(path, {"model_state": self.model.state_dict(), **more, **settings})
+        else:
+            save_estimator(path, self.model, settings)
+
+
+def _mean_probability(drawn: Tensor) -> Tensor:
+    """Logarithm of the mean probability of log-probabilities (draws, B, classes)."""
+    return drawn.logsumexp(0) - math.log(len(drawn))
+
+
+def by_length(positions: np.ndarray, lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Batches of positions, the longest series first: alike in length, and of OBSERVATIONS padded ones at most."""
+    order = positions[np.argsort(-lengths[positions], kind="stable")]
+    batches, start = [], 0
+    while start < len(order):
+        size = max(1, min(batch_size, OBSERVATIONS // int(lengths[order[start]])))
+        batches.append(order[start : start + size])
+        start += size
+    return batches
+
+
+def trim(series: Series, longest: int) -> Series:
+    """Without the padding that no series of the batch needs."""
+    return Series(series.values[:, :longest], series.doy[:, :longest], series.length)
+
+
+def fresh_classifier(
+    name: str,
+    classmap: ClassMap,
+    length_method: str,
+    *,
+    sequencelength: int = 70,
+    use_doy: bool = False,
+    init: str = "published",
+    draws: int = 0,
+    seed: int = 111,
+) -> Classifier:
+    """An untrained classifier by the name of its model; a network on the CPU, started as ``build_model`` does."""
+    if name in ESTIMATORS:
+        model = build_estimator(name, seed=seed)
+    else:
+        model = build_model(
+            name, num_classes=classmap.num_classes, sequencelength=sequencelength, use_doy=use_doy, init=init
+        )
+    return Classifier(model, classmap, sequencelength, length_method, draws=draws, seed=seed)
+
+
+def load_classifier(
+    path: str | Path,
+    device: str | torch.device | None = None,
+    *,
+    model: str | dict | None = None,
+    classmap: ClassMap | None = None,
+    advice: str = "give a run folder of main_tscls.py, or a checkpoint in one",
+) -> Classifier:
+    """The classifier of a run folder of main_tscls.py or of a checkpoint file, ours or a published one.
+
+    Published checkpoints hold neither model nor class map. The model is inferred from the tensors (STNet where they
+    could be the Transformer's), unless ``model`` names it, or gives the arguments of ``build_model`` as a dict;
+    ``classmap`` is None unless given.
+
+    Args:
+        device: where a network computes (default: a GPU if there is one).
+        advice: what to do where there is no such file.
+
+    Raises:
+        CheckpointError: no such file, one that holds other objects, or one that was trained on other input.
+    """
+    path = _find(Path(path))
+    is_estimator = path.suffix == ".skops" and path.is_file()
+    saved = load_estimator(path) if is_estimator else load_checkpoint(path, advice)
+    check_normalisation(saved.get("normalisation"), path)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        classmap = classmap or ("classmap" in saved and ClassMap.from_dict(saved["classmap"])) or None
+        built = _estimator(saved, classmap) if is_estimator else _network(saved, path, model).to(device)
+        size, method = _sequencelength(saved, built), saved.get("length_method", "pad")
+        draws, seed = int(saved.get("draws", 0)), int(saved.get("seed", 111))
+        if method not in LENGTH_METHODS or draws < 0 or size < 1:
+            raise ValueError(f"length_method {method!r}, sequencelength {size}, draws {draws}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, CheckpointError | ModelError):
+            raise
+        raise CheckpointError(f"{path}: its settings are damaged ({error}); train it again") from None
+    loaded = Classifier(built, classmap, size, method, draws=draws, seed=seed)
+    if classmap and classmap.num_classes != loaded.num_classes:
+        raise CheckpointError(f"{path}: has {loaded.num_classes} outputs, the class map {classmap.num_classes} classes")
+    return loaded
+
+
+def _find(path: Path) -> Path:
+    """The checkpoint of a run folder; the path of a file as it is."""
+    if path.is_file() or path.suffix in SUFFIXES:
+        return path
+    return next((path / name for name in FILES if (path / name).is_file()), path / FILES[0])
+
+
+def _estimator(saved: dict, classmap: ClassMap) -> SeriesEstimator:
+    name = saved["model"]["name"]
+    if name not in ESTIMATORS or classmap is None:
+        raise ValueError(f"model {name!r}")
+    return SeriesEstimator(name, saved["estimator"])
+
+
+def _network(saved: dict, path: Path, model: str | dict | None) -> Network:
+    """The network that the checkpoint describes, or else the one that its tensors are of, with its weights."""
+    state, told = saved["model_state"], saved.get("model")
+    given = {"name": model} if isinstance(model, str) else dict(model or {})
+    if any(name.removeprefix("module.").startswith("encoder_q.") for name in state):
+        raise CheckpointError(
+            f"{path}: a pre-training, which predicts no classes; fine-tune from it: main_tscls.py --pretrained {path}"
+        )
+    if told and given and given["name"] != told["name"]:
+        raise CheckpointError(f"{path}: is of {told['name']}, not of {given['name']}")
+    arguments = told or {**infer_model(state), **given}
+    if not arguments:
+        raise CheckpointError(f"{path}: its tensors ({', '.join(list(state)[:3])} …) are of no model; name it")
+    if not told and not given and arguments["name"] == "stnet":
+        logger.warning("%s: does not say whether it is of stnet or transformer; stnet is assumed", path)
+    network = build_model(**arguments)
+    load_weights(network, state, path)
+    return network
+
+
+def _sequencelength(saved: dict, model: Network | SeriesEstimator) -> int:
+    """The S of the training; earlier checkpoints have it among the model's arguments."""
+    if "sequencelength" in saved:
+        return int(saved["sequencelength"])
+    return int(model.arguments["sequencelength"])
