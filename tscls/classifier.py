@@ -99,13 +99,15 @@ class Classifier:
         draws: int | None = None,
         batch_size: int | None = None,
         precision: Precision | None = None,
+        rank: int = 0,
     ) -> Iterator[Tensor]:
         """Log-probabilities of the series, in their order: (B, classes) float32 on the CPU, one piece after another.
 
-        ``draws`` in place of the classifier's own; ``precision``: the mixed precision of networks (default: none).
+        ``draws`` in place of the classifier's own; ``precision``: the mixed precision of networks (default: none);
+        processes that predict parts of one set give their ``rank``, so that their draws differ.
         Without draws equal series have equal predictions, whatever they are batched with.
         """
-        return self._run(series, self._log_probability, _mean_probability, draws, batch_size, precision)
+        return self._run(series, self._log_probability, _mean_probability, draws, batch_size, precision, rank)
 
     def embed(
         self,
@@ -114,6 +116,7 @@ class Classifier:
         draws: int | None = None,
         batch_size: int | None = None,
         precision: Precision | None = None,
+        rank: int = 0,
     ) -> Iterator[Tensor]:
         """What a network's decoder is given, (B, features), in pieces as those of ``predict``.
 
@@ -122,7 +125,7 @@ class Classifier:
         """
         if not self.is_network:
             raise ModelError(f"{self.name} has no features: only networks do")
-        return self._run(series, self.model.features, lambda drawn: drawn.mean(0), draws, batch_size, precision)
+        return self._run(series, self.model.features, lambda drawn: drawn.mean(0), draws, batch_size, precision, rank)
 
     @torch.no_grad()
     def _run(
@@ -133,6 +136,7 @@ class Classifier:
         draws: int | None,
         batch_size: int | None,
         precision: Precision | None,
+        rank: int,
     ) -> Iterator[Tensor]:
         draws, batch_size = self.draws if draws is None else draws, batch_size or BATCH
         chunk = max(1, CHUNK // batch_size) * batch_size
@@ -140,7 +144,7 @@ class Classifier:
         if self.is_network:
             self.model.eval()
         reader, lengths = open_series(series, self.device), series.lengths
-        generator = make_generator(self.seed, "evaluation", 0, device=self.device)
+        generator = make_generator(self.seed, "evaluation", rank, device=self.device)
         for start in range(0, len(series), chunk):
             positions = np.arange(start, min(start + chunk, len(series)))
             batches = split_batches(positions, batch_size) if draws else by_length(positions, lengths, batch_size)

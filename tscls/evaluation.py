@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.batches import split_batches
 from datasets.store import SeriesSet
-from tscls.classifier import Classifier
+from tscls.classifier import BATCH, Classifier
 from utils.files import write_text
 from utils.metrics import SCORES, readable, score
 from utils.precision import Precision
@@ -32,9 +33,12 @@ def predict_all(
     precision: Precision | None = None,
 ) -> Tensor:
     """Log-probabilities (N, classes) of the whole set, on every rank; each predicts its shard."""
-    shard = series.take(world.shard(np.arange(len(series))))
-    parts = list(classifier.predict(shard, draws=draws, precision=precision))
-    return world.all_gather(torch.cat(parts) if parts else torch.empty(0, classifier.num_classes))
+    batches = split_batches(np.arange(len(series)), BATCH)
+    shards = [np.concatenate([world.shard(batch, rank) for batch in batches]) for rank in range(world.size)]
+    options = {"draws": draws, "precision": precision, "rank": world.rank}
+    parts = list(classifier.predict(series.take(shards[world.rank]), batch_size=max(1, BATCH // world.size), **options))
+    gathered = world.all_gather(torch.cat(parts) if parts else torch.empty(0, classifier.num_classes))
+    return gathered[np.argsort(np.concatenate(shards))]
 
 
 def scores_on(

@@ -156,10 +156,14 @@ def training(rank: int, folder: Path) -> None:
     classify(folder, "tempcnn", "-l", str(folder / "training"))
 
 
+def uneven_shard(world: World, batch: np.ndarray, rank: int | None = None) -> np.ndarray:
+    return np.split(batch, [len(batch) // 3])[world.rank if rank is None else rank]
+
+
 def evaluation(rank: int, folder: Path) -> None:
     """Of a classifier that one process has trained; rank 1 gets twice as many series as rank 0."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(World, "shard", lambda world, batch: np.split(batch, [len(batch) // 3])[world.rank])
+        patch.setattr(World, "shard", uneven_shard)
         classify(folder, "lstm", "-l", str(folder / "testing"), "--eval")
 
 

@@ -27,18 +27,24 @@ def series(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["stnet", "rf"])
 @pytest.mark.parametrize("size", [2, 3, 13])
-def test_the_shards_of_all_ranks_are_the_predictions_of_one(series, kind, size):
+def test_the_shards_of_all_ranks_are_the_predictions_of_one(series, kind, size, monkeypatch):
+    """Also of several batches."""
+    monkeypatch.setattr(evaluation, "BATCH", 4)
     classifier, parts = small_classifier(kind), []
+
+    class Collecting(World):
+        def all_gather(self, part):
+            parts.append(part)
+            return torch.zeros(len(LABELS), 21)
 
     class Gathering(World):
         def all_gather(self, part):
-            parts.append(part)
-            return part
+            return torch.cat(parts)
 
     for rank in range(size):
-        predict_all(classifier, series, Gathering(rank, size))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    torch.testing.assert_close(torch.cat(parts), predict_all(classifier, series, World()), atol=1e-6, rtol=1e-6)
+        predict_all(classifier, series, Collecting(rank, size))
+    gathered = predict_all(classifier, series, Gathering(0, size))
+    torch.testing.assert_close(gathered, predict_all(classifier, series, World()), atol=1e-6, rtol=1e-6)
 
 
 def test_scores_are_of_the_predictions(series):
