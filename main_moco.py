@@ -22,10 +22,10 @@ from models import NETWORKS, build_model, canonical_name, model_class
 from pretraining import PRETEXTS
 from pretraining.data import PretrainingData
 from pretraining.progress import EpochBar
-from pretraining.resume import RunState, hint
+from pretraining.resume import ADVICE, RunState, hint
 from pretraining.step import TrainingStep, compile_step, is_compiling_wanted
 from utils import options
-from utils.checkpoint import save_checkpoint
+from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import Parser, UsageError, exit_cleanly
 from utils.precision import Precision
 from utils.results.logs import RunLog
@@ -248,6 +248,8 @@ def main(argv: list[str] | None = None) -> None:
         args.use_doy = False
         if world.is_main:
             print(f"{args.model}: --use-doy changes nothing ({DOY_NOTICE})")
+    if args.resume:
+        load_checkpoint(args.resume, ADVICE)  # before data are simulated
     with world.main_first():
         ensure_default(args.datapath)
         series = open_unlabelled(args.datapath, args.year, num=None if args.useall else args.num, seed=args.seed)

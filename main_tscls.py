@@ -54,7 +54,7 @@ def get_args(argv: list[str] | None = None) -> Namespace:
     add("--pretrained", metavar="PATH", help="start the trunk from this checkpoint")
     add("--freeze", action="store_true", help="train the decoder alone")
     add("--eval", action="store_true", help="no training: test what the run saved, with the settings it was saved with")
-    add("--years", type=int, nargs="+", default=None, help=f"years to test on (default: {YEARS}, or else --year)")
+    add("--years", type=int, nargs="+", help="years to test on (default: YEARS, or --year if it is not one)")
     add("--seeds", type=int, nargs="+", default=list(SEEDS), help="one run for each")
     add("--regions", nargs="+", metavar="SITE", help="only these sites")
     add("--leave-out", metavar="SITE", help="train without this site and test on it alone")
@@ -88,7 +88,9 @@ def folder_of(args: Namespace, name: str, method: str, seed: int) -> Path:
     """The run folder of one model and seed."""
     model = model_class(name)
     run_name = name.upper() if name in ESTIMATORS else model.run_name
-    return Path(args.logdir) / training_name(args, run_name, method, seed, reads_doy=model.uses_doy_flag)
+    shown = {key: getattr(args, key) for key in ("year", "pretrained", "regions", "leave_out", "freeze", "suffix")}
+    shown |= {"num": None if args.useall else args.num, "use_doy": args.use_doy and model.uses_doy_flag}
+    return Path(args.logdir) / training_name(run_name, seed=seed, length_method=method, **shown)
 
 
 def check(args: Namespace, methods: dict[str, str], world: World) -> None:

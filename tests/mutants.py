@@ -39,10 +39,13 @@ TARGETS = {
     "moco/loader.py": ("tests/moco/test_loader.py", *_MOCO),
     "moco/batchnorm.py": ("tests/moco/test_batchnorm.py", "tests/moco/test_moco.py", *_MOCO),
     "moco/builder.py": ("tests/moco/test_moco.py", *_MOCO, *_RUNS),
+    "pretraining/data.py": (*_MOCO, *_PRETRAINING, *_RUNS),
     "pretraining/step.py": ("tests/pretraining/test_step.py", *_MOCO, *_RUNS),
     "pretraining/resume.py": (*_PRETRAINING, "tests/pretraining/test_same_run.py", *_MOCO, *_RUNS),
     "tscls/inputs.py": (*_TSCLS, "tests/scripts/test_tscls_full_series.py", "tests/tscls", *_RUNS),
     "tscls/training.py": (*_TSCLS, "tests/tscls", *_RUNS),
+    "tscls/classifier.py": ("tests/tscls/test_classifier.py", "tests/tscls/test_loading.py", *_TSCLS, "tests/tscls"),
+    "tscls/evaluation.py": ("tests/tscls/test_evaluation.py", *_TSCLS, "tests/tscls", *_RUNS),
     "main_moco.py": (*_MOCO, "tests/pretraining", *_RUNS, "tests/scripts/test_mistakes.py"),
     "main_tscls.py": (*_TSCLS, "tests/tscls", *_RUNS, "tests/scripts/test_mistakes.py"),
 }
@@ -64,6 +67,7 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
     ("moco/loss.py", "for keys in queue.split(queue.shape[1] if (not (whole)) else CHUNK, dim=1):", _CHUNKS),
     ("moco/loss.py", "largest = queries.new_full((len(queries), 1), float('-inf'))", _PROMOTED),
     ("moco/loss.py", "total, weighted = torch.zeros_like(largest), torch.zeros_like(queries)", _PROMOTED),
+    ("moco/builder.py", "return F.normalize(projected.float())", "1 is the default of dim"),
     ("moco/loss.py", "for keys in queue.split(queue.shape[0] if whole else CHUNK, dim=1):", _CHUNKS),
 )
 
@@ -122,7 +126,7 @@ def mutants_of(root: Path, target: str) -> Iterator[Mutant]:
                 first = starts[part.lineno - 1] + part.col_offset
                 last = starts[part.end_lineno - 1] + part.end_col_offset
                 changed = source[:first] + text.encode() + source[last:]
-                if is_python(changed):
+                if changed != source and is_python(changed):
                     yield Mutant(target, function.name, part.lineno, changed, diff_of(source, changed))
 
 

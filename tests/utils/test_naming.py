@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-
 import pytest
 
 from utils.results.naming import join_name, pretraining_name, training_name
 
 PRETRAINING = {"num": None, "seed": 111, "rc": True, "year": 2019, "use_doy": True, "suffix": None}
-TRAINING = {"useall": False, "use_doy": False, "num": 3000, "year": 2019, "pretrained": None, "regions": None}
+TRAINING = {"num": 3000, "seed": 111, "length_method": "rc", "year": 2019}
 CHECKPOINT = "checkpoints/pretrained/MoCoV2_TRSF_doy/model_best.pth"
 
 
@@ -33,7 +31,7 @@ def test_a_pretraining_run_is_named_by_its_options(given, name):
         ({}, "rc", "T_STNet_R3000_RC_2019_Seed111"),
         ({}, "pad", "T_STNet_R3000_Pad_2019_Seed111"),
         ({}, "interp", "T_STNet_R3000_Int_2019_Seed111"),
-        ({"useall": True}, "rc", "T_STNet_RC_2019_Seed111"),
+        ({"num": None}, "rc", "T_STNet_RC_2019_Seed111"),
         ({"pretrained": CHECKPOINT}, "rc", "F_TR_STNet_R3000_RC_2019_Seed111"),
         (
             {"pretrained": "results/P_MoCoV2TransformerModel_RC_2019_doy/model_best.pth", "num": 200},
@@ -48,21 +46,13 @@ def test_a_pretraining_run_is_named_by_its_options(given, name):
     ],
 )
 def test_a_training_run_is_named_by_its_options(given, method, name):
-    args = Namespace(**{**TRAINING, "leave_out": None, "freeze": False, "suffix": None, **given})
-    assert training_name(args, "STNet", method, 111, reads_doy=True) == name
-
-
-def test_doy_is_not_in_the_name_of_models_that_ignore_it():
-    args = Namespace(**TRAINING, leave_out=None, freeze=False, suffix=None)
-    args.use_doy = True
-    assert training_name(args, "LSTM", "interp", 3, reads_doy=False) == "T_LSTM_R3000_Int_2019_Seed3"
+    assert training_name("STNet", **{**TRAINING, "length_method": method, **given}) == name
 
 
 def test_a_checkpoint_given_without_a_folder_has_the_working_directory_in_its_name(tmp_path, monkeypatch):
     (tmp_path / "MoCoV2_TRSF_doy").mkdir()
     monkeypatch.chdir(tmp_path / "MoCoV2_TRSF_doy")
-    args = Namespace(**{**TRAINING, "pretrained": "model_best.pth"}, leave_out=None, freeze=False, suffix=None)
-    assert training_name(args, "STNet", "rc", 111).startswith("F_TR_STNet_")
+    assert training_name("STNet", **TRAINING, pretrained="model_best.pth").startswith("F_TR_STNet_")
 
 
 def test_missing_parts_leave_no_trace():
@@ -70,6 +60,5 @@ def test_missing_parts_leave_no_trace():
 
 
 def test_sites_with_separators_stay_one_folder():
-    args = Namespace(**{**TRAINING, "regions": ["New York/NY", "a:b"]}, leave_out="c\\d", freeze=False, suffix=None)
-    name = training_name(args, "STNet", "rc", 111)
+    name = training_name("STNet", **TRAINING, regions=["New York/NY", "a:b"], leave_out="c\\d")
     assert name == "T_STNet_R3000_RC_2019_Seed111_New York-NY+a-b_withoutc-d"

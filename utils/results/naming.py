@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 DOY_NOTICE = "it is for the transformer; stnet always reads the day of year"
@@ -31,22 +31,38 @@ def pretraining_name(
     )
 
 
-def training_name(args: Namespace, run_name: str, method: str, seed: int, *, reads_doy: bool = False) -> str:
-    """T_STNet_R3000_RC_2019_Seed111, or F_TR_STNet_… fine-tuned from a checkpoint in a folder MoCoV2_TRSF_doy."""
+def training_name(
+    model: str,
+    *,
+    num: int | None,
+    seed: int,
+    length_method: str,
+    year: int,
+    use_doy: bool = False,
+    pretrained: str | None = None,
+    regions: Sequence[str] | None = None,
+    leave_out: str | None = None,
+    freeze: bool = False,
+    suffix: str | None = None,
+) -> str:
+    """T_STNet_R3000_RC_2019_Seed111, or F_TR_STNet_… fine-tuned from a checkpoint in a folder MoCoV2_TRSF_doy.
+
+    ``model`` is the ``run_name`` of the model, ``num`` None means all labelled series.
+    """
     kind = "T"
-    if args.pretrained:
-        words = Path(args.pretrained).resolve().parent.name.split("_")
+    if pretrained:
+        words = Path(pretrained).resolve().parent.name.split("_")
         kind = f"F_{(words[1] if len(words) > 1 else words[0])[:2]}"
     return join_name(
         kind,
-        run_name,
-        None if args.useall else f"R{args.num}",
-        LENGTH_WORDS[method],
-        args.year,
+        model,
+        None if num is None else f"R{num}",
+        LENGTH_WORDS[length_method],
+        year,
         f"Seed{seed}",
-        "doy" if args.use_doy and reads_doy else None,
-        "+".join(args.regions) if args.regions else None,
-        f"without{args.leave_out}" if args.leave_out else None,
-        "frozen" if args.freeze else None,
-        args.suffix,
+        "doy" if use_doy else None,
+        "+".join(regions) if regions else None,
+        f"without{leave_out}" if leave_out else None,
+        "frozen" if freeze else None,
+        suffix,
     )
