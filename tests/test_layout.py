@@ -35,14 +35,13 @@ def module_of(path: Path) -> str:
 MODULES = {module_of(path): path for path in FILES}
 
 
-def imports_of(path: Path, *, at_load: bool = False) -> set[str]:
-    """Modules of ours that a file imports; ``at_load``: only those without which it cannot be loaded."""
+def imports_of(path: Path, *, with_types: bool = True) -> set[str]:
+    """Modules of ours that a file imports, in functions too; ``with_types``: also those that only type checkers see."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     nodes = set(ast.walk(tree))
-    if at_load:
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or _is_type_checking(node):
-                nodes -= set(ast.walk(node))
+    for node in ast.walk(tree):
+        if not with_types and _is_type_checking(node):
+            nodes -= set(ast.walk(node))
     found = set()
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -65,7 +64,7 @@ def test_a_folder_imports_only_what_lies_below_it(path):
 
 
 def test_no_files_import_each_other_in_a_circle():
-    graph = {name: imports_of(path, at_load=True) - {name} for name, path in MODULES.items()}
+    graph = {name: imports_of(path, with_types=False) - {name} for name, path in MODULES.items()}
     done: set[str] = set()
 
     def visit(name: str, above: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ import argparse
 import functools
 import os
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 CLEAR_LINE = "\r\x1b[K"  # on a terminal
@@ -27,6 +28,15 @@ class ProcessDied(BaseException):
 
     A BaseException like KeyboardInterrupt, so that `except Exception` in a library does not swallow it.
     """
+
+
+_diagnose: Callable[[BaseException], None] = lambda error: None  # noqa: E731
+
+
+def diagnose_by(diagnose: Callable[[BaseException], None]) -> None:
+    """Have ``diagnose`` called with every exception that ends a script; it may raise a ProcessDied in its place."""
+    global _diagnose
+    _diagnose = diagnose
 
 
 def _say(line: str) -> None:
@@ -63,10 +73,7 @@ def exit_cleanly(main):
             try:
                 return main(*args, **kwargs)
             except BaseException as error:
-                if os.environ.get("WORLD_SIZE", "1") != "1":
-                    from utils.runtime import watchdog  # which imports this module
-
-                    watchdog.check(error)
+                _diagnose(error)
                 raise
         except ProcessDied as died:
             end_at_once(str(died))

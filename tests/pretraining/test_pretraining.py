@@ -11,7 +11,7 @@ import torch
 import main_moco
 from moco.builder import MoCo
 from moco.loader import PUBLISHED, STRONGER
-from models import NETWORKS
+from models import NETWORKS, build_model
 from tests.support.runs import checkpoint, column, newest, pretrain, rows, same, train, weights
 from utils.schedule import Schedule
 
@@ -46,6 +46,7 @@ def test_the_log_has_a_row_an_epoch(plain):
 def test_a_checkpoint_tells_what_it_is(plain):
     saved = checkpoint(plain)
     assert saved["model"]["name"] == "transformer" and saved["model"]["sequencelength"] == 20
+    assert saved["model"]["num_classes"] == 21
     assert saved["pretext"] == "moco"
     assert saved["moco"] == {"dim": 128, "K": 64, "m": 0.999, "T": 0.07, "mlp": True, "bn_splits": 1}
     assert saved["length_method"] == "rc" and len(saved["normalisation"]["mean"]) == 10
@@ -130,6 +131,11 @@ def test_the_moco_flags(data_root, tmp_path, flags, expected):
     assert saved["model_state"]["queue"].shape == (moco["dim"], moco["K"])
     assert ("encoder_q.decoder.2.weight" in saved["model_state"]) == moco["mlp"]
     assert folder.name.startswith(f"P_MoCoV{1 + moco['mlp']}TransformerModel_Pad")
+
+
+def test_nclasses_sizes_the_classifier_that_the_checkpoint_describes(data_root, tmp_path):
+    saved = checkpoint(pretrain(data_root, tmp_path, "-c", 5))
+    assert build_model(**saved["model"]).decoder[-1].out_features == 6
 
 
 def test_momentum_of_one_keeps_the_key_encoder_and_of_none_follows_the_queries(data_root, tmp_path):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from utils.errors import UsageError
+from utils.errors import UsageError, diagnose_by
 from utils.runtime import watchdog
 from utils.runtime.memory import keep_freed_memory
 
@@ -136,6 +136,7 @@ def start(device: str | None) -> World:
         keep_freed_memory()
     world = World(rank, size, chosen)
     if size > 1:
+        diagnose_by(watchdog.check)
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", rank=rank, world_size=size)
         _watch_peers(world)
     return world
