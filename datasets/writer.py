@@ -33,7 +33,7 @@ class StoreWriter:
         self.source = source or str(self.path)
         self.series = self.observations = 0
         self._classes: set[int] = set()
-        self._columns: list[str] | None = None  # of the index, known from the first piece on
+        self.columns: list[str] | None = None  # of the index, known from the first piece on
 
     def __enter__(self) -> StoreWriter:
         if self.path.exists() and not self.overwrite:
@@ -73,14 +73,14 @@ class StoreWriter:
 
     def _append_index(self, index: dict[str, np.ndarray] | None, count: int) -> None:
         columns = list(index or {})
-        if self._columns is None:
-            self._columns = columns
+        if self.columns is None:
+            self.columns = columns
             if columns:
                 pd.DataFrame(columns=columns).to_csv(self._index, index=False, lineterminator="\n")
-        if columns != self._columns:
+        if columns != self.columns:
             raise DataError(
                 f"{self.source}: series from {self.series} on have the index columns {columns};"
-                f" expected {self._columns} as in the series before"
+                f" expected {self.columns} as in the series before"
             )
         for name, values in (index or {}).items():
             if np.shape(values) != (count,):
@@ -115,14 +115,14 @@ class StoreWriter:
         for array in (self._bands, self._doy, self._offsets):
             array.close()
         self._index.close()
-        if not self._columns:
+        if not self.columns:
             (self._folder / "index.csv").unlink()
         meta = {
             "format": FORMAT,
             "version": VERSION,
             "series": self.series,
             "observations": self.observations,
-            "classes": len(self._classes) if "label" in self._columns else None,
+            "classes": len(self._classes) if "label" in self.columns else None,
             "provenance": self.provenance,
         }
         (self._folder / "meta.json").write_text(json.dumps(meta, indent=2), encoding="utf-8")

@@ -1,0 +1,220 @@
+"""Growing a data root by a site and year: the new series are added behind those that are there.
+
+    ROOT/classmapping<C>.csv                      written by the first labelled site, the same for all that follow
+    ROOT/<year>/{train,valid,eval,unlabelled}/    stores; meta.json keeps what is known of each site under "sites"
+
+All stores of a call change together. They are written in ROOT/.adding first, a file "complete" is put beside them, and
+only then does each take its place. A process killed before that file changes nothing; the next call removes what it
+left. A process killed after it has done its work; the next call, or `settle`, moves the rest.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from datasets.classmap import ClassMap, read_classmap, write_classmap
+from datasets.errors import DataError
+from datasets.store import Store, StoreWriter
+from datasets.tables import OPTIONS
+
+LABELLED, UNLABELLED = ("train", "valid", "eval"), "unlabelled"
+SPLITS = (*LABELLED, UNLABELLED)
+COLUMNS = ("id", "label", "code", "region", "block", "row", "col", "x", "y")  # of index.csv, those known; others follow
+COPIED = 4096  # series of an old store that are copied at once
+ADDING, COMPLETE = ".adding", "complete"
+Piece = tuple[str, np.ndarray, np.ndarray, np.ndarray, dict]  # split, bands, doy, lengths, columns of the index
+
+
+def add_to_root(
+    root: str | Path,
+    year: int,
+    pieces: Iterable[Piece],
+    *,
+    site: str,
+    classmap: ClassMap | None,
+    meta: dict | Callable[[], dict],
+) -> dict[str, int]:
+    """Add the series of a site and year to the stores ROOT/<year>/<split>; returns the series added to each split.
+
+    A piece is (split, bands (m, 10) DN, doy (m,), lengths (n,), index: columns of n values). Pieces of the splits may
+    come in any order; memory does not depend on their number. Labelled pieces have a column `label` (class ids of
+    `classmap`), unlabelled ones have none and `classmap` is None. Where a piece has no column `region`, it is `site`.
+    `meta` is kept in meta.json under the site's name; a function is called when the last piece has been written.
+
+    Raises:
+        DataError: as `check_addition`; a piece with a region that is there already; no series; what StoreWriter says.
+    """
+    root = Path(root)
+    with writing(root):
+        check_addition(root, year, site, classmap)
+        folder = root / ADDING
+        try:
+            counts = _write(root, year, pieces, site, meta)
+            if classmap is not None:
+                write_classmap(folder / _classmap_name(classmap), classmap)
+            (folder / COMPLETE).touch()
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        _settle(root)
+    return counts
+
+
+def check_addition(root: str | Path, year: int, site: str, classmap: ClassMap | None) -> None:
+    """DataError if `site` is in ROOT/<year> already (with labels, or without for no `classmap`) or the map differs."""
+    root = Path(root)
+    if root.exists() and not root.is_dir():
+        raise DataError(f"{root}: a file; expected a folder, or a path that is not there yet")
+    for split in (UNLABELLED,) if classmap is None else LABELLED:
+        path = root / str(year) / split
+        if path.exists() and site.lower() in _regions(Store.open(path)):
+            raise DataError(f"{path}: has series of the site {site!r} already; give another --site, --year or --out")
+    if classmap is not None:
+        _check_classmap(root, classmap)
+
+
+def settle(root: str | Path) -> None:
+    """Finish what a killed process had completed but not yet moved to its place, and remove what it had not."""
+    if (Path(root) / ADDING).exists():
+        with writing(root):
+            pass
+
+
+@contextmanager
+def writing(root: str | Path) -> Iterator[None]:
+    """Be the one process that writes into the root, which is settled first; DataError if another one does."""
+    root = Path(root)
+    root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / ".lock", timeout=0, is_singleton=True)  # a process may hold it twice
+    try:
+        lock.acquire()
+    except Timeout:
+        raise DataError(f"{root}: another process is writing into it; wait until it has finished") from None
+    try:
+        if lock.lock_counter == 1:
+            _settle(root)
+        yield
+    finally:
+        lock.release()
+
+
+def _write(
+    root: Path, year: int, pieces: Iterable[Piece], site: str, meta: dict | Callable[[], dict]
+) -> dict[str, int]:
+    """Write the grown stores into ROOT/.adding/<year>; returns the series added to each split."""
+    counts = dict.fromkeys(SPLITS, 0)
+    with ExitStack() as stack:
+        writers, known = {}, {}
+        for split, bands, doy, lengths, index in pieces:
+            if not len(lengths):
+                continue
+            index = _ordered({"region": np.full(len(lengths), site, dtype=object)} | index)
+            if split not in writers:
+                writer = StoreWriter(root / ADDING / str(year) / split, source=str(root / str(year) / split))
+                writers[split] = stack.enter_context(writer)
+                known[split] = _copy_old(root / str(year) / split, writer, list(index))
+            again = {str(name).lower() for name in index["region"]} & known[split]
+            if again:
+                raise DataError(f"{root / str(year) / split}: has series of the site {min(again)!r} already")
+            columns = writers[split].columns or list(index)
+            writers[split].append(bands, doy, lengths, _in_columns(index, columns, len(lengths)))
+            counts[split] += len(lengths)
+        if not writers:
+            raise DataError(f"{root}: no series of the site {site!r} and year {year} to add")
+        found = meta() if callable(meta) else meta
+        for writer in writers.values():
+            writer.provenance.setdefault("sites", {})[site] = found
+    return {split: counts[split] for split in writers}
+
+
+def _copy_old(path: Path, writer: StoreWriter, new_columns: list[str]) -> set[str]:
+    """Put the series of the store at `path` first, with the columns of old and new; returns its sites' names."""
+    if not path.exists():
+        return set()
+    store = Store.open(path)
+    writer.provenance = dict(store.meta["provenance"])
+    writer.provenance["sites"] = dict(writer.provenance.get("sites", {}))
+    first = 0
+    for old in _index_pieces(store):
+        offsets = store.offsets[first : first + len(old) + 1]
+        rows, first = slice(offsets[0], offsets[-1]), first + len(old)
+        columns = list(_ordered(dict.fromkeys([*old, *new_columns])))
+        index = _in_columns({name: old[name].to_numpy() for name in old}, columns, len(old))
+        writer.append(store.bands[rows], store.doy[rows], np.diff(offsets), index)
+    if first != len(store):
+        raise DataError(f"{path / 'index.csv'}: {first} rows for {len(store)} series; expected a row a series")
+    return _regions(store)
+
+
+def _index_pieces(store: Store) -> Iterator[pd.DataFrame]:
+    """The index as it stands in the file, some rows at a time (class ids as numbers); empty rows where it has none."""
+    file = store.path / "index.csv"
+    if not file.exists():
+        for first in range(0, len(store), COPIED):
+            yield pd.DataFrame(index=range(min(COPIED, len(store) - first)))
+        return
+    with pd.read_csv(file, dtype=str, chunksize=COPIED, **(OPTIONS | {"low_memory": True})) as pieces:
+        for piece in pieces:
+            yield piece.assign(label=piece["label"].astype(np.int64)) if "label" in piece else piece
+
+
+def _regions(store: Store) -> set[str]:
+    """Names of the sites of a store in lower case, as they are compared."""
+    names = set(store.meta["provenance"].get("sites", {}))
+    for piece in _index_pieces(store):
+        if "region" not in piece:
+            break
+        names.update(piece["region"].unique())
+    return {name.lower() for name in names}
+
+
+def _ordered(index: dict) -> dict:
+    """The columns in the order of COLUMNS, others behind them."""
+    return {name: index[name] for name in (*COLUMNS, *index) if name in index}
+
+
+def _in_columns(index: dict, columns: list[str], count: int) -> dict:
+    """These columns, empty where the series have no such value; columns that are not asked for stay behind them."""
+    empty = np.full(count, "", dtype=object)
+    return {name: index.get(name, empty) for name in (*columns, *(name for name in index if name not in columns))}
+
+
+def _classmap_name(classmap: ClassMap) -> str:
+    return f"classmapping{classmap.num_classes - 1}.csv"
+
+
+def _check_classmap(root: Path, classmap: ClassMap) -> None:
+    same = root / _classmap_name(classmap)
+    there = [same] if same.exists() else sorted(root.glob("classmapping*.csv"))
+    for path in there:
+        if not re.fullmatch(r"classmapping\d+\.csv", path.name):
+            continue
+        if read_classmap(path) != classmap:
+            raise DataError(
+                f"{path}: differs from the {classmap.num_classes - 1} classes of the new series, whose labels would"
+                f" mean something else; prepare them with --classes {path}, or choose another --out"
+            )
+
+
+def _settle(root: Path) -> None:
+    folder = root / ADDING
+    if (folder / COMPLETE).exists():
+        for path in sorted(folder.glob("classmapping*.csv")):
+            path.replace(root / path.name)
+        for new in sorted(folder.glob("[0-9]*/*")):
+            if new.name not in SPLITS:
+                continue
+            target = root / new.parent.name / new.name
+            target.parent.mkdir(exist_ok=True)
+            if target.exists():
+                target.rename(new.with_name(f"replaced-{new.name}"))
+            new.rename(target)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,207 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from datasets.classmap import CDL20, ClassMap, read_classmap
+from datasets.errors import DataError
+from datasets.preparation.root import ADDING, add_to_root, settle, writing
+from datasets.store import Store, StoreWriter
+from tests.support.layout import write_root
+
+TWO = ClassMap.of([("Corn", 1, (255, 212, 0)), ("Rice", 3, (0, 169, 230))])
+
+
+def piece(split, values, lengths=None, **index):
+    """Series whose bands all hold their number; class 0 unless the index says otherwise."""
+    lengths = lengths or [1] * len(values)
+    bands = np.repeat(np.array(values, dtype=np.int16), lengths)[:, None].repeat(10, axis=1)
+    doy = np.array([day for length in lengths for day in range(1, length + 1)], dtype=np.int16)
+    labels = {} if split == "unlabelled" else {"label": np.zeros(len(values), dtype=np.int64)}
+    return split, bands, doy, np.array(lengths), labels | {name: np.array(column) for name, column in index.items()}
+
+
+def add(root, *pieces, site="A", year=2019, classmap=TWO, meta=None):
+    return add_to_root(root, year, pieces, site=site, classmap=classmap, meta=meta or {"crs": site})
+
+
+def values(root, split, year=2019):
+    store = Store.open(root / str(year) / split)
+    return [int(store.series(i)[0][0, 0]) for i in range(len(store))]
+
+
+def everything(root):
+    return {path.relative_to(root): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_pieces_of_the_splits_may_come_in_any_order(tmp_path):
+    counts = add(tmp_path, piece("eval", [1, 2]), piece("train", [3], [4]), piece("eval", [4]))
+    assert counts == {"train": 1, "eval": 3}
+    assert values(tmp_path, "eval") == [1, 2, 4] and values(tmp_path, "train") == [3]
+    assert Store.open(tmp_path / "2019" / "train").lengths.tolist() == [4]
+    assert read_classmap(tmp_path / "classmapping2.csv") == TWO
+
+
+def test_a_second_site_follows_the_first_and_what_is_known_of_both_stays(tmp_path):
+    add(tmp_path, piece("train", [1, 2], [2, 3], x=[0.1, 1 / 3]), site="A")
+    add(tmp_path, piece("train", [3], [4], x=[7.25]), site="B")
+    store = Store.open(tmp_path / "2019" / "train")
+    assert values(tmp_path, "train") == [1, 2, 3] and store.lengths.tolist() == [2, 3, 4]
+    assert store.index["region"].tolist() == ["A", "A", "B"] and store.index["x"].tolist() == [0.1, 1 / 3, 7.25]
+    assert store.meta["provenance"] == {"sites": {"A": {"crs": "A"}, "B": {"crs": "B"}}}
+    assert store.doy.tolist() == [1, 2, 1, 2, 3, 1, 2, 3, 4]
+
+
+def test_old_series_are_copied_in_parts_with_their_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.preparation.root.COPIED", 3)
+    numbers = list(range(1, 9))
+    add(tmp_path, piece("train", numbers, numbers, id=numbers), site="A")
+    add(tmp_path, piece("train", [9], [2], id=[9]), site="B")
+    store = Store.open(tmp_path / "2019" / "train")
+    assert values(tmp_path, "train") == store.index["id"].tolist() == [*numbers, 9]
+    assert store.lengths.tolist() == [*numbers, 2]
+
+
+def test_splits_without_new_series_are_left_alone(tmp_path):
+    add(tmp_path, piece("train", [1]), piece("eval", [2]), site="A")
+    before = os.stat(tmp_path / "2019" / "eval" / "bands.npy")
+    add(tmp_path, piece("train", [3]), site="B")
+    assert os.path.samestat(before, os.stat(tmp_path / "2019" / "eval" / "bands.npy"))
+
+
+def test_a_column_that_only_one_site_has_is_blank_for_the_other(tmp_path):
+    add(tmp_path, piece("train", [1], x=[5.5]), site="A")
+    add(tmp_path, piece("train", [2], field=["f"]), site="B")
+    text = (tmp_path / "2019" / "train" / "index.csv").read_text().splitlines()
+    assert text == ["label,region,x,field", "0,A,5.5,", "0,B,,f"]
+
+
+def test_a_second_year_is_a_folder_of_its_own(tmp_path):
+    add(tmp_path, piece("train", [1]), year=2019)
+    add(tmp_path, piece("train", [2]), year=2020)
+    assert values(tmp_path, "train", 2019) == [1] and values(tmp_path, "train", 2020) == [2]
+
+
+def test_a_site_may_have_unlabelled_series_as_well(tmp_path):
+    add(tmp_path, piece("train", [1]), site="A")
+    add(tmp_path, piece("unlabelled", [2]), site="A", classmap=None)
+    index = pd.read_csv(tmp_path / "2019" / "unlabelled" / "index.csv")
+    assert list(index) == ["region"] and Store.open(tmp_path / "2019" / "unlabelled").labels is None
+    with pytest.raises(DataError, match="unlabelled: has series of the site 'A' already"):
+        add(tmp_path, piece("unlabelled", [2]), site="A", classmap=None)
+
+
+@pytest.mark.parametrize("again", ["Harvey", "harvey"])
+def test_a_site_named_twice_is_refused_and_nothing_changes(tmp_path, again):
+    add(tmp_path, piece("train", [1]), site="Harvey")
+    before = everything(tmp_path)
+    with pytest.raises(DataError, match=f"train: has series of the site '{again}' already; give another --site"):
+        add(tmp_path, piece("eval", [1]), site=again)
+    assert everything(tmp_path) == before
+
+
+def test_a_region_of_a_piece_that_is_there_already_is_refused(tmp_path):
+    add(tmp_path, piece("train", [1, 2], region=["T1", "T2"]), site="tiles")
+    with pytest.raises(DataError, match="site 't2' already"):
+        add(tmp_path, piece("train", [3], region=["T2"]), site="more")
+    assert values(tmp_path, "train") == [1, 2]
+
+
+def test_simulated_and_other_stores_grow_too(tmp_path):
+    root = write_root(tmp_path / "root")
+    old = Store.open(root / "2019" / "train")
+    first = old.series(0)[0].copy()
+    add(root, piece("train", [77]), site="New", classmap=CDL20)
+    store = Store.open(root / "2019" / "train")
+    assert len(store) == 91 and np.array_equal(store.series(0)[0], first) and values(root, "train")[-1] == 77
+    with pytest.raises(DataError, match="site 'adams' already"):
+        add(root, piece("train", [1]), site="adams", classmap=CDL20)
+    with StoreWriter(root / "2021" / "unlabelled") as writer:  # no index at all
+        writer.append(*piece("unlabelled", [5, 6])[1:4])
+    add(root, piece("unlabelled", [7], row=[3]), site="New", year=2021, classmap=None)
+    assert (root / "2021" / "unlabelled" / "index.csv").read_text() == "region,row\n,\n,\nNew,3\n"
+
+
+@pytest.mark.parametrize("other", [CDL20, ClassMap.of([("Corn", 1, (255, 212, 0)), ("Peas", 53, (0, 169, 230))])])
+def test_another_class_map_is_refused(tmp_path, other):
+    add(tmp_path, piece("train", [1]))
+    with pytest.raises(DataError, match=r"classmapping2.csv: differs from the \d+ classes of the new series"):
+        add(tmp_path, piece("train", [1]), site="B", classmap=other)
+    assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["classmapping2.csv"]
+
+
+def test_an_error_in_a_piece_leaves_the_root_as_it_was(tmp_path):
+    add(tmp_path, piece("train", [1]))
+    before = everything(tmp_path)
+    with pytest.raises(DataError, match="2019/eval: .*day of year is 0"):
+        bad = piece("eval", [1])
+        add(tmp_path, piece("train", [2]), (bad[0], bad[1], bad[2] * 0, *bad[3:]), site="B")
+    assert everything(tmp_path) == before
+
+
+def test_no_series_are_an_error(tmp_path):
+    with pytest.raises(DataError, match="no series of the site 'A' and year 2019 to add"):
+        add(tmp_path, piece("train", []))
+    assert not (tmp_path / "2019").exists()
+
+
+def test_meta_may_be_what_is_known_at_the_end(tmp_path):
+    seen = []
+
+    def pieces():
+        for value in (1, 2):
+            seen.append(value)
+            yield piece("train", [value])
+
+    add_to_root(tmp_path, 2019, pieces(), site="A", classmap=TWO, meta=lambda: {"seen": seen})
+    assert json.loads((tmp_path / "2019/train/meta.json").read_text())["provenance"]["sites"]["A"] == {"seen": [1, 2]}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from datasets.preparation import root as r
+from tests.datasets.preparation.test_root import add, piece
+at, calls, rename, touch = int(sys.argv[2]), [0], Path.rename, Path.touch
+def counted(function):
+    def call(self, *args, **kwargs):
+        if ".adding" in str(self) or ".adding" in str(args):
+            calls[0] += 1
+            if calls[0] == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return function(self, *args, **kwargs)
+    return call
+Path.rename, Path.touch = counted(rename), counted(touch)
+add(Path(sys.argv[1]), piece("train", [3]), piece("eval", [4]), piece("valid", [5]), site="B")
+"""
+
+
+def test_a_process_killed_at_any_step_leaves_all_splits_grown_or_none(tmp_path):
+    """Killed at each renaming in turn; the next process finds the root with site B in all its splits or in none."""
+    outcomes = []
+    for step in range(1, 12):
+        root = tmp_path / str(step)
+        add(root, piece("train", [1]), piece("eval", [2]), site="A")
+        done = subprocess.run([sys.executable, "-c", KILLED, str(root), str(step)], capture_output=True)
+        settle(root)
+        assert not (root / ADDING).exists()
+        grown = values(root, "train") == [1, 3]
+        assert values(root, "eval") == ([2, 4] if grown else [2])
+        assert (root / "2019" / "valid").exists() == grown
+        outcomes.append((done.returncode, grown))
+        if done.returncode == 0:
+            break
+    assert outcomes[0] == (-signal.SIGKILL, False) and outcomes[-1] == (0, True)
+    assert outcomes.count((-signal.SIGKILL, True)) >= 4
+
+
+def test_two_processes_do_not_write_at_once(tmp_path):
+    with writing(tmp_path):
+        other = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), "-1"], capture_output=True, text=True)
+    assert "another process is writing into it" in other.stderr
+    add(tmp_path, piece("train", [1]))
