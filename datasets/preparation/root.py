@@ -81,6 +81,15 @@ def check_addition(root: str | Path, year: int, site: str, classmap: ClassMap | 
         _check_classmap(root, classmap)
 
 
+def recorded(root: str | Path, year: int, site: str, classmap: ClassMap | None) -> str | None:
+    """The `fingerprint` in what meta.json keeps of a site, as `add_to_root` was given it; None where there is none."""
+    for split in (UNLABELLED,) if classmap is None else LABELLED:
+        path = Path(root) / str(year) / split
+        if path.exists() and site in (sites := Store.open(path).meta["provenance"].get("sites", {})):
+            return sites[site].get("fingerprint")
+    return None
+
+
 def settle(root: str | Path) -> None:
     """Finish what a killed process had completed but not yet moved to its place, and remove what it had not."""
     if (Path(root) / ADDING).exists():

@@ -1,0 +1,224 @@
+"""Reading the series of chosen pixels window by window, by several processes, in parts that survive a kill.
+
+Each window that holds wanted pixels is read once, no more of it than the rectangle around them, and its series are
+written as a part, `<number>-<digest>.part`. The parts of all windows in their order are the result, which depends
+neither on the number of processes nor on how often the work was interrupted. A part whose digest does not fit its bytes
+is made again.
+
+Memory: each process holds one window at a time, `memory_of` says about how much. Parts are written by the process that
+reads the window, so nothing but their names waits in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from datasets.errors import DataError
+from datasets.optional import need
+from datasets.preparation.samples import Samples
+from utils.files import atomic_write
+
+WINDOW = 256  # pixels a side
+OBSERVATION = 22  # bytes
+COPIES = 4  # of a window's observations that a process holds at its peak: as read, as series, as chosen, as a file
+COUNTS = ("without any observation", "with too few observations", "missing", "masked", "clipped")
+DIGEST = 16  # bytes
+
+
+class Job(NamedTuple):
+    """A window to read: all of its pixels (rows and cols None), or these, in row-major order."""
+
+    number: int
+    window: object  # rasterio.windows.Window
+    first: int  # position of the first of its pixels among all samples
+    rows: np.ndarray | None
+    cols: np.ndarray | None
+
+    @property
+    def wanted(self) -> int:
+        """Pixels."""
+        return self.window.height * self.window.width if self.rows is None else len(self.rows)
+
+
+class Part(NamedTuple):
+    """What came of a window: k series, with what fell away counted."""
+
+    position: np.ndarray  # (k,) int32, which of the job's pixels
+    row: np.ndarray  # (k,) int32
+    col: np.ndarray  # (k,) int32
+    lengths: np.ndarray  # (k,) int64
+    bands: np.ndarray  # (m, 10) int16
+    doy: np.ndarray  # (m,) int16
+    counts: np.ndarray  # (5,) int64, of COUNTS: pixels left out, observations left out, band values clipped
+
+
+def in_block_order(samples: Samples, grid, size: int = WINDOW) -> Samples:
+    """The samples sorted by window, row and column."""
+    return samples.take(np.lexsort((samples.col, samples.row, _window_numbers(samples, grid, size))))
+
+
+def plan(grid, samples: Samples | None, size: int = WINDOW) -> list[Job]:
+    """The windows that hold samples (sorted by `in_block_order`), or all windows of the grid."""
+    windows = need("rasterio.windows", "reading images").Window
+    if samples is None:
+        corners = [(row, col) for row in range(0, grid.height, size) for col in range(0, grid.width, size)]
+        shapes = [(min(size, grid.height - row), min(size, grid.width - col)) for row, col in corners]
+        return [
+            Job(number, windows(col, row, width, height), 0, None, None)
+            for number, ((row, col), (height, width)) in enumerate(zip(corners, shapes, strict=True))
+        ]
+    numbers = _window_numbers(samples, grid, size)
+    starts = np.flatnonzero(np.append(True, numbers[1:] != numbers[:-1])[: len(numbers)])
+    jobs = []
+    for start, end in zip(starts, np.append(starts[1:], len(numbers)), strict=True):
+        rows, cols = samples.row[start:end], samples.col[start:end]
+        top, left = int(rows.min()), int(cols.min())
+        window = windows(left, top, int(cols.max()) - left + 1, int(rows.max()) - top + 1)
+        jobs.append(Job(int(numbers[start]), window, int(start), rows, cols))
+    return jobs
+
+
+def memory_of(dates: int, workers: int, size: int = WINDOW) -> int:
+    """About the bytes that all processes together hold of windows, at their peak."""
+    return workers * COPIES * size * size * dates * OBSERVATION
+
+
+def extract(
+    images, jobs: Sequence[Job], folder: Path, *, min_observations: int, workers: int = 1, progress: bool = True
+) -> list[Path]:
+    """Make the parts of the jobs that `folder` does not have yet; returns the file of each job, in their order."""
+    for file in folder.glob(".*"):
+        if file.suffix == ".part":  # half-written by a process that was killed
+            file.unlink()
+    there = {int(file.name.partition("-")[0]): file for file in folder.glob("[0-9]*.part") if _is_whole(file)}
+    todo = [job for job in jobs if job.number not in there]
+    total, left = (sum(job.wanted for job in some) for some in (jobs, todo))
+    state = (images, folder, min_observations)
+    with tqdm(total=total, initial=total - left, unit=" pixels", desc="extracting", disable=not progress) as bar:
+        for job, file in zip(todo, _map(state, todo, workers), strict=True):
+            there[job.number] = file
+            bar.update(job.wanted)
+    return [there[job.number] for job in jobs]
+
+
+def select(pixels, job: Job, width: int, min_observations: int) -> Part:
+    """The wanted pixels of what was read (`datasets.images.Pixels`) that have enough observations."""
+    enough = pixels.lengths >= min_observations
+    if job.rows is None:
+        position = np.zeros(0, dtype=np.int32)
+    else:
+        there, wanted = (row.astype(np.int64) * width + col for row, col in ((pixels.row, pixels.col), job[-2:]))
+        position = np.searchsorted(wanted, there[enough]).astype(np.int32)
+    left_out = [job.wanted - len(enough), len(enough) - int(enough.sum())]
+    rows = np.repeat(enough, pixels.lengths)
+    return Part(
+        position, pixels.row[enough].astype(np.int32), pixels.col[enough].astype(np.int32),
+        pixels.lengths[enough].astype(np.int64), pixels.bands[rows], pixels.doy[rows],
+        np.array([*left_out, *(pixels.counts[name] for name in COUNTS[2:])]),
+    )  # fmt: skip
+
+
+def read_wanted(images, job: Job):
+    """The series of the job's pixels alone, row by row."""
+    if job.rows is None:
+        return images.read(job.window)
+    wanted = np.zeros((job.window.height, job.window.width), dtype=bool)
+    wanted[job.rows - job.window.row_off, job.cols - job.window.col_off] = True
+    return images.read(job.window, None if wanted.all() else wanted)
+
+
+def write_part(folder: Path, number: int, part: Part) -> Path:
+    """Write a part under the digest of its bytes, whole or not at all."""
+    buffer = io.BytesIO()
+    for array in part:
+        np.save(buffer, array, allow_pickle=False)
+    content = buffer.getbuffer()
+    path = folder / f"{number:07d}-{_digest(content)}.part"
+    with atomic_write(path) as partial:
+        partial.write_bytes(content)
+    return path
+
+
+def read_part(path: Path) -> Part:
+    """The part of a file; DataError if its bytes have changed since it was written."""
+    content = path.read_bytes()
+    if _digest(content) != path.stem.partition("-")[2]:
+        raise DataError(f"{path}: damaged; run the same command again, which makes this part anew")
+    buffer = io.BytesIO(content)
+    return Part(*(np.load(buffer, allow_pickle=False) for _ in Part._fields))
+
+
+def _digest(content) -> str:
+    return hashlib.blake2b(content, digest_size=DIGEST).hexdigest()
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a part is undamaged; it is removed if not."""
+    whole = _digest(path.read_bytes()) == path.stem.partition("-")[2]
+    if not whole:
+        path.unlink()
+    return whole
+
+
+def _window_numbers(samples: Samples, grid, size: int) -> np.ndarray:
+    across = -(-grid.width // size)
+    return samples.row // size * across + samples.col // size
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------
+
+_state: tuple | None = None  # of a worker: images, folder of the parts, fewest observations
+
+
+def _map(state: tuple, jobs: Sequence[Job], workers: int) -> Iterator[Path]:
+    """The file of each job, in order, at most two jobs a process ahead."""
+    if workers == 1 or len(jobs) < 2:
+        yield from (_make(state, job) for job in jobs)
+        return
+    context = get_context("spawn")  # GDAL does not survive a fork
+    workers = min(workers, len(jobs))
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=state)
+    try:
+        waiting = []
+        for job in jobs:
+            waiting.append(executor.submit(_make_here, job))
+            if len(waiting) >= 2 * workers:
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _start_worker(*state) -> None:
+    """Make a process ready: it leaves Ctrl-C to the first process, and ends when that one has died."""
+    global _state
+    _state = state
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    connection.wait([parent_process().sentinel])
+    os._exit(1)
+
+
+def _make_here(job: Job) -> Path:
+    return _make(_state, job)
+
+
+def _make(state: tuple, job: Job) -> Path:
+    images, folder, min_observations = state
+    return write_part(folder, job.number, select(read_wanted(images, job), job, images.grid.width, min_observations))

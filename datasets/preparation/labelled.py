@@ -1,0 +1,151 @@
+"""`python -m datasets.prepare labelled`: series at the reliable pixels of a label raster such as the CDL."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from datasets import images
+from datasets.preparation import assemble, classes, extract, places, samples, vectors
+from datasets.preparation.labels import MIN_CONFIDENCE, UNIFORM, read_labels, read_legend
+from datasets.preparation.split import deal
+
+HELP = "series at the reliable pixels of a label raster, such as the Cropland Data Layer"
+OPTIONS = ("min_confidence", "uniform", "all_pixels", "max_per_class", "min_observations", "block_size", "seed")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--labels", type=Path, required=True, metavar="FILE", help="raster of class codes, on any grid and CRS")
+    add("--confidence", type=Path, metavar="FILE", help="raster of confidence in percent, on the grid of the labels")
+    add("--min-confidence", type=float, default=MIN_CONFIDENCE, help=f"labels need more than this ({MIN_CONFIDENCE:g})")
+    add("--uniform", type=int, default=UNIFORM, metavar="N", help=f"N x N pixels around must agree; 1: off ({UNIFORM})")
+    add("--all-pixels", action="store_true", help="every image pixel in a label pixel, not only that at its centre")
+    add_class_arguments(parser)
+    add_block_arguments(parser)
+    assemble.add_arguments(parser)
+
+
+def add_class_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options on classes, those of polygons too."""
+    add = parser.add_argument
+    add("--classes", metavar="FILE|auto", help="class map, or the most frequent labels (default: that of ROOT, or CDL)")
+    add("--top", type=int, default=classes.TOP, help=f"classes of --classes auto ({classes.TOP})")
+    add("--strict", action="store_true", help="labels that are not in the class map are an error, not Other")
+    add("--max-per-class", type=int, metavar="N", help="at most N pixels of a class, drawn by the seed")
+
+
+def add_block_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options on blocks, those of polygons too."""
+    add = parser.add_argument
+    add("--block-size", type=float, default=places.BLOCK_SIZE, metavar="METRES",
+        help=f"side of the blocks that are dealt whole to train, valid and eval ({places.BLOCK_SIZE:g})")  # fmt: skip
+    add("--blocks", type=Path, metavar="FILE", help="polygons of your own blocks, with their split in a column `split`")
+
+
+def run(args: argparse.Namespace) -> None:
+    assemble.check_arguments(args)
+    places.check_block_size(args.block_size)
+    source = images.open_from(args)
+    chosen, total, filtered = _choose(args, source)
+    if not len(chosen):
+        assemble.refuse_empty(args.labels, "label pixels", total, filtered)
+    assemble.report_filters("label pixels", total, filtered)
+    inputs = [path for path in (args.labels, args.confidence) if path is not None]
+    finish(args, "labelled", source, chosen, inputs, OPTIONS, legend=read_legend(args.labels))
+
+
+def _choose(args: argparse.Namespace, source) -> tuple[samples.Samples, int, dict[str, int]]:
+    """Pixels under qualifying labels, how many label pixels (or image pixels) there were, and what took the others."""
+    if args.confidence is None:
+        print("no --confidence: labels are chosen by their neighbourhood alone")
+    labels = read_labels(
+        args.labels, args.confidence, source.grid, min_confidence=args.min_confidence, uniform=args.uniform
+    )
+    if not args.all_pixels:
+        chosen, filtered = samples.at_centres(labels, source.grid)
+        return chosen, labels.codes.size, labels.filtered | filtered
+    assemble.report_filters("label pixels", labels.codes.size, labels.filtered)
+    chosen = samples.all_inside(labels, source.grid)
+    total = source.grid.height * source.grid.width
+    return chosen, total, {"not in such a label pixel": total - len(chosen)}
+
+
+def finish(
+    args: argparse.Namespace,
+    command: str,
+    source,
+    chosen: samples.Samples,
+    inputs: list[Path],
+    options: tuple[str, ...],
+    *,
+    legend: classes.Legend = classes.NOTHING,
+    pairs: np.ndarray | None = None,
+) -> None:
+    """Label, draw and deal the chosen pixels, say what comes of it, and prepare them.
+
+    Columns of `chosen`: code; of polygons also shape (their number), polygon (their name) and, where the user gave it,
+    split. `pairs`: shapes that are neighbours, which no two splits may share.
+    """
+    codes = chosen.columns["code"]
+    classmap, line = classes.choose_classmap(args.classes, args.out, codes, top=args.top, legend=legend)
+    print(f"{line}: {classmap.num_classes - 1} and Other")
+    labels = classes.label_of(codes, classmap)
+    if args.strict:
+        classes.check_known(codes, labels, classmap, inputs[0])
+    chosen, filtered = _in_blocks(chosen.having(label=labels), args.blocks, args.block_size, source.grid), {}
+    if args.blocks is not None:
+        filtered["outside --blocks"] = len(codes) - len(chosen)
+        inputs = [*inputs, args.blocks]
+    if pairs is not None and "split" not in chosen.columns:
+        home = places.in_home_block(chosen)
+        filtered["in another block than most of their polygon"] = int((~home).sum())
+        chosen = chosen.take(home)
+    limits = [("shape", getattr(args, "pixels_per_polygon", None)), ("label", args.max_per_class)]
+    for column, most in limits:
+        if most is not None:
+            drawn = samples.draw_per_group(chosen.columns[column], most, args.seed)
+            filtered[f"over {most} of a {'class' if column == 'label' else 'polygon'}"] = len(chosen) - len(drawn)
+            chosen = chosen.take(drawn)
+    if not len(chosen):
+        assemble.refuse_empty(inputs[0], "pixels", len(codes), filtered)
+    assemble.report_filters("pixels with a label", len(codes), filtered)
+    chosen = extract.in_block_order(chosen, source.grid)
+    split_of = _splitter(args.seed, pairs)
+    splits = split_of(chosen)
+    assemble.describe(source, args.workers)
+    if args.dry_run:
+        print(assemble.expected(chosen.columns["label"], classmap, splits))
+        return
+    target = assemble.Target(args.out, assemble.year_of(args, source), assemble.site_of(args), classmap)
+    said = {name: getattr(args, name) for name in (*options, "blocks")}
+    assemble.prepare(
+        source, chosen, target, assemble.fingerprint_of(command, source, chosen, target, inputs, said),
+        split_of=split_of, block_size=args.block_size, min_observations=args.min_observations, workers=args.workers,
+        overwrite=args.overwrite, progress=not args.quiet,
+    )  # fmt: skip
+
+
+def _in_blocks(chosen: samples.Samples, blocks: Path | None, size: float, grid) -> samples.Samples:
+    """The pixels with their block, of the user's file where there is one, without those that lie in none."""
+    if blocks is None:
+        return chosen.having(block=places.blocks_at(chosen.row, chosen.col, grid, size))
+    names, split = vectors.blocks_of_file(blocks, chosen.row, chosen.col, grid)
+    chosen = chosen.having(block=names, **({} if split is None else {"split": split}))
+    return chosen.take(names != "")
+
+
+def _splitter(seed: int, pairs: np.ndarray | None):
+    """The split of samples: their own, else by whole blocks, without what lies beside a polygon of another split."""
+
+    def split_of(some: samples.Samples) -> np.ndarray:
+        if "split" in some.columns:
+            return some.columns["split"]
+        splits = deal(some.columns["block"], some.columns["label"], seed)
+        if pairs is None:
+            return splits
+        return np.where(places.apart(splits, some.columns["shape"], pairs), splits, assemble.NOT_SPLIT)
+
+    return split_of
