@@ -77,16 +77,13 @@ def year_of(args: argparse.Namespace, source) -> int:
 
 
 def describe(source, workers: int) -> None:
-    """Print what is known of the images before they are read: their notes, grid, dates and the memory it takes."""
+    """Print what is known of the images before they are read: their notes (grid and offset among them), dates and memory."""
     for note in source.notes:
         print(note)
     days = ", ".join(f"{day:%m-%d}" for day in source.dates)
     print(f"{len(source.dates)} dates from {source.dates[0]} to {source.dates[-1]}: {days}")
-    grid = source.grid
-    west, north = grid.transform * (0, 0)
-    print(f"grid: {grid.width} x {grid.height} pixels, {grid.crs.to_string()}, upper left corner {west:g}, {north:g}")
-    need = extract.memory_of(len(source.dates), workers, min(extract.WINDOW, max(grid.width, grid.height)))
-    print(f"memory: about {max(need / 1e6, 1):,.0f} MB for windows of {extract.WINDOW} pixels, {workers} process(es)")
+    need = extract.memory_of(len(source.dates), workers)
+    print(f"memory: up to {need / 1e6:,.0f} MB for windows of {extract.WINDOW} pixels, {workers} process(es)")
 
 
 def report_filters(of: str, total: int, filtered: dict[str, int]) -> None:

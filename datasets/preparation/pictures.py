@@ -14,7 +14,7 @@ from datasets.preparation.summary import NdviByDay, count_series
 from datasets.tables import OPTIONS
 
 COLOURS = {"train": "#4477aa", "valid": "#ddaa33", "eval": "#bb5566", "unlabelled": "#4477aa"}
-POINTS = 20_000  # of a split that are drawn
+POINTS, POINT = 20_000, 0.8  # of a split that are drawn, and the area of one
 MAP, COUNTS, NDVI = "blocks", "classes", "ndvi"
 COLUMNS = 4  # panels of classes side by side
 
@@ -55,8 +55,7 @@ def _draw_map(figure, folder: Path, site: str, labelled: bool) -> None:
                 corners = [low.x, high.x, high.x, low.x, low.x], [low.y, low.y, high.y, high.y, low.y]
                 axes.plot(*corners, color=COLOURS[split], linewidth=0.6, alpha=0.6, zorder=1)
         shown = np.linspace(0, len(x) - 1, min(len(x), POINTS)).astype(int)
-        size = float(np.clip(4000 / len(shown), 0.3, 9))
-        axes.scatter(x.iloc[shown], y.iloc[shown], s=size, color=COLOURS[split], linewidths=0, zorder=2,
+        axes.scatter(x.iloc[shown], y.iloc[shown], s=POINT, color=COLOURS[split], linewidths=0, zorder=2,
                      label=f"{split}, {len(x):,} series")  # fmt: skip
     axes.set_aspect("equal")
     axes.set_title(f"{site}, {folder.name}: sampled pixels" + (" and blocks by split" if labelled else ""))
@@ -64,7 +63,7 @@ def _draw_map(figure, folder: Path, site: str, labelled: bool) -> None:
     axes.set_ylabel("y")
     axes.ticklabel_format(useOffset=False, style="plain")
     axes.tick_params(axis="x", rotation=30)
-    figure.legend(loc="outside lower center", ncols=3, markerscale=4, frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, markerscale=6, frameon=False)
 
 
 def _of_site(file: Path, site: str, columns: tuple[str, ...]) -> pd.DataFrame | None:
@@ -111,6 +110,8 @@ def _draw_ndvi(figure, ndvi: NdviByDay, classmap: ClassMap | None) -> None:
     curves = {label: ndvi.of(label) for label in present}
     for panel in panels[len(present) :]:
         panel.set_visible(False)
+    for panel in panels[max(len(present) - across, 0) : len(present)]:
+        panel.tick_params(labelbottom=True)
     for panel, label in zip(panels, present, strict=False):
         for other, (dates, mean, _) in curves.items():
             if other != label:

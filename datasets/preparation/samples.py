@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,14 +13,15 @@ STRIP = 1 << 20  # pixels that are located at once
 EDGE = 6  # decimals of a pixel: a centre on the line between two pixels belongs to the second, whatever rounding does
 
 
-class Samples(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Samples:
     """P pixels of the images' grid, and columns of P values: code, label, polygon, block, split, rank (those known)."""
 
     row: np.ndarray  # (P,) int32
     col: np.ndarray  # (P,) int32
     columns: dict[str, np.ndarray]
 
-    def __len__(self) -> int:  # of a named tuple it would be 3
+    def __len__(self) -> int:
         return len(self.row)
 
     def take(self, chosen: np.ndarray) -> Samples:
@@ -29,7 +30,7 @@ class Samples(NamedTuple):
 
     def having(self, **columns: np.ndarray) -> Samples:
         """The same pixels with these columns."""
-        return self._replace(columns=self.columns | columns)
+        return replace(self, columns=self.columns | columns)
 
 
 def at_centres(labels: Labels, grid) -> tuple[Samples, dict[str, int]]:
