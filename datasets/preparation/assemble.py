@@ -77,7 +77,7 @@ def year_of(args: argparse.Namespace, source) -> int:
 
 
 def describe(source, workers: int) -> None:
-    """Print what is known of the images before they are read: their notes (grid and offset among them), dates and memory."""
+    """Print what is known of the images before they are read: their notes (grid, offset), dates and memory."""
     for note in source.notes:
         print(note)
     days = ", ".join(f"{day:%m-%d}" for day in source.dates)

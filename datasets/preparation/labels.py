@@ -206,7 +206,7 @@ def _overlap(raster, grid, path: Path) -> tuple[int, int, int, int]:
     border = np.array(to_crs(*outline(grid.transform, grid.height, grid.width), grid.crs, raster.crs))
     finite = border[:, np.isfinite(border).all(axis=0)]
     if finite.size:
-        cols, rows = ~raster.transform * (finite[0], finite[1])
+        cols, rows = at(~raster.transform, *finite)
         top, left = max(int(np.floor(rows.min())), 0), max(int(np.floor(cols.min())), 0)
         bottom, right = min(int(np.ceil(rows.max())), raster.height), min(int(np.ceil(cols.max())), raster.width)
         if top < bottom and left < right:
@@ -223,7 +223,7 @@ def outline(transform, height: int, width: int, points: int = 21) -> tuple[np.nd
     along = np.linspace(0, 1, points)
     col = np.concatenate([along, along, 0 * along, 0 * along + 1]) * width
     row = np.concatenate([0 * along, 0 * along + 1, along, along]) * height
-    return transform * (col, row)
+    return at(transform, col, row)
 
 
 def extent(x: np.ndarray, y: np.ndarray) -> str:
@@ -248,6 +248,13 @@ def _check_same_grid(raster, other, path: Path, confidence: Path) -> None:
             f"{confidence}: {other.width} x {other.height} pixels, {other.crs}, {tuple(other.transform)[:6]}; expected"
             f" the grid of {path}: {raster.width} x {raster.height}, {raster.crs}, {tuple(raster.transform)[:6]}"
         )
+
+
+def at(transform, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An affine transform of coordinates (N,), as from columns and rows to x and y; infinite ones lie nowhere."""
+    with np.errstate(invalid="ignore"):
+        a, b, c, d, e, f = tuple(transform)[:6]
+        return a * x + b * y + c, d * x + e * y + f
 
 
 def to_crs(x: np.ndarray, y: np.ndarray, source, target) -> tuple[np.ndarray, np.ndarray]:

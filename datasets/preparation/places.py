@@ -23,7 +23,7 @@ def metres_per_unit(grid) -> tuple[float, float]:
     if not grid.crs.is_geographic:
         factor = grid.crs.linear_units_factor[1]
         return factor, factor
-    _, middle = grid.transform * (grid.width / 2, grid.height / 2)
+    _, middle = grid.centres(grid.height / 2, grid.width / 2)
     return DEGREE * math.cos(math.radians(round(middle))), DEGREE
 
 
@@ -37,7 +37,7 @@ def pixel_metres(grid) -> float:
 def blocks_at(row: np.ndarray, col: np.ndarray, grid, size: float) -> np.ndarray:
     """The block of `size` metres in which the centre of each pixel lies, (N,) of str."""
     along, across = metres_per_unit(grid)
-    x, y = grid.transform * (np.asarray(col) + 0.5, np.asarray(row) + 0.5)
+    x, y = grid.centres(row, col)
     return block_of(x * along, y * across, size)
 
 

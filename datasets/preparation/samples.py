@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from datasets.preparation.labels import Labels, to_crs
+from datasets.preparation.labels import Labels, at, to_crs
 
 STRIP = 1 << 20  # pixels that are located at once
 EDGE = 6  # decimals of a pixel: a centre on the line between two pixels belongs to the second, whatever rounding does
@@ -42,7 +42,7 @@ def at_centres(labels: Labels, grid) -> tuple[Samples, dict[str, int]]:
     for some in _pieces(rows, labels.qualifies.shape[1]):
         row, col = np.nonzero(labels.qualifies[some])
         row = some[row]
-        x, y = labels.transform * (labels.col + col + 0.5, labels.row + row + 0.5)
+        x, y = at(labels.transform, labels.col + col + 0.5, labels.row + row + 0.5)
         parts.append((*pixel_at(*to_crs(x, y, labels.crs, grid.crs), grid), labels.codes[row, col]))
     row, col, codes = (np.concatenate(part) for part in zip(*parts, strict=True)) if parts else (np.zeros(0, int),) * 3
     inside = row >= 0
@@ -60,8 +60,8 @@ def all_inside(labels: Labels, grid) -> Samples:
     parts = []
     for rows in _pieces(np.arange(grid.height), grid.width):
         row, col = (part.reshape(-1) for part in np.meshgrid(rows, np.arange(grid.width), indexing="ij"))
-        x, y = grid.transform * (col + 0.5, row + 0.5)
-        label_col, label_row = ~labels.transform * to_crs(x, y, grid.crs, labels.crs)
+        x, y = grid.centres(row, col)
+        label_col, label_row = at(~labels.transform, *to_crs(x, y, grid.crs, labels.crs))
         label_row, label_col = (_floor(v) - first for v, first in ((label_row, labels.row), (label_col, labels.col)))
         height, width = labels.codes.shape
         inside = (label_row >= 0) & (label_row < height) & (label_col >= 0) & (label_col < width)
@@ -74,7 +74,7 @@ def all_inside(labels: Labels, grid) -> Samples:
 
 def pixel_at(x: np.ndarray, y: np.ndarray, grid) -> tuple[np.ndarray, np.ndarray]:
     """Row and column of the pixel in which each point lies, (N,) int64; -1, -1 outside the grid."""
-    col, row = (_floor(values) for values in ~grid.transform * (np.asarray(x), np.asarray(y)))
+    col, row = (_floor(values) for values in at(~grid.transform, np.asarray(x), np.asarray(y)))
     inside = (row >= 0) & (row < grid.height) & (col >= 0) & (col < grid.width)
     return np.where(inside, row, -1), np.where(inside, col, -1)
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from datasets.errors import DataError
 from datasets.optional import need
-from datasets.preparation.labels import extent, outline
+from datasets.preparation.labels import at, extent, outline
 from datasets.preparation.places import pixel_metres
 from datasets.preparation.samples import Samples, pixel_at, unique
 
@@ -67,15 +67,17 @@ def read_features(
             columns = ", ".join(str(other) for other in frame.columns if other != frame.geometry.name)
             raise DataError(f"{path}: no column {name!r}; it has {columns or 'none'}")
     frame["_number"] = np.arange(len(frame))
-    frame = frame.explode(index_parts=False) if (frame.geom_type == "MultiPoint").any() else frame
+    several = frame.geom_type == "MultiPoint"
+    if several.any():
+        frame = pd.concat([frame[~several], frame[several].explode(index_parts=False)])
+        frame = frame.sort_values("_number", kind="stable", ignore_index=True)
     blank = frame[column].isna() | (frame[column].astype(str).str.strip() == "")
     usable = frame.geom_type.isin(["Polygon", "MultiPolygon", "Point"]) & ~frame.geometry.is_empty
     left_out = {"without a label": int(blank.sum()), "neither polygon nor point": int((~usable & ~blank).sum())}
     frame = frame[~blank & usable].reset_index(drop=True)
     split = None if split_column is None else _splits(frame, split_column, path)
     ids = frame[id_column or "_number"].to_numpy()
-    shapes = frame[[frame.geometry.name]].rename_geometry("geometry")
-    shapes["geometry"] = shapes.geometry.make_valid()
+    shapes = frame.geometry.make_valid().rename("geometry").to_frame()
     return Features(shapes, _labels(frame[column]), ids, split), left_out
 
 
@@ -92,7 +94,7 @@ def _splits(frame, column: str, path: Path) -> np.ndarray:
     wrong = ~np.isin(values, SPLITS)
     if wrong.any():
         row = int(frame["_number"].iloc[int(wrong.argmax())])
-        raise DataError(f"{path}: {column} of feature {row} is {values[wrong][0]!r}; expected train, valid or eval")
+        raise DataError(f"{path}: {column} of feature {row} is {str(values[wrong][0])!r}; expected train, valid or eval")
     return values
 
 
@@ -148,7 +150,8 @@ def pixels_in(features: Features, grid, path: Path) -> tuple[Samples, dict[str, 
     point = (shapes.geom_type == "Point").to_numpy()
     if point.any():
         some = np.flatnonzero(point)
-        row, col = pixel_at(shapes.geometry.x[point].to_numpy(), shapes.geometry.y[point].to_numpy(), grid)
+        at_points = shapes.geometry[point]
+        row, col = pixel_at(at_points.x.to_numpy(), at_points.y.to_numpy(), grid)
         inside = row >= 0
         rows, cols, numbers = [row[inside]], [col[inside]], [some[inside]]
     for number in np.flatnonzero(~point):
@@ -171,9 +174,8 @@ def _pixels_of(shape, grid) -> tuple[np.ndarray, np.ndarray]:
     """Row and column of the pixels whose centre lies in a polygon."""
     shapely = need("shapely", "reading polygons")
     west, south, east, north = shape.bounds
-    corner_cols, corner_rows = ~grid.transform * (
-        np.array([west, west, east, east]), np.array([south, north, south, north])
-    )  # fmt: skip
+    corners = np.array([west, west, east, east]), np.array([south, north, south, north])
+    corner_cols, corner_rows = at(~grid.transform, *corners)
     top, bottom = max(int(np.floor(corner_rows.min())), 0), min(int(np.ceil(corner_rows.max())), grid.height)
     left, right = max(int(np.floor(corner_cols.min())), 0), min(int(np.ceil(corner_cols.max())), grid.width)
     if top >= bottom or left >= right:
@@ -182,7 +184,7 @@ def _pixels_of(shape, grid) -> tuple[np.ndarray, np.ndarray]:
     rows, cols, step = [], [], max(PIECE // (right - left), 1)
     for first in range(top, bottom, step):
         row, col = np.mgrid[first : min(first + step, bottom), left:right].reshape(2, -1)
-        inside = shapely.contains_xy(shape, *(grid.transform * (col + 0.5, row + 0.5)))
+        inside = shapely.contains_xy(shape, *grid.centres(row, col))
         rows.append(row[inside])
         cols.append(col[inside])
     return np.concatenate(rows), np.concatenate(cols)
@@ -205,7 +207,7 @@ def blocks_of_file(path: Path, row: np.ndarray, col: np.ndarray, grid) -> tuple[
     name = next((column for column in ("block", "name", "id") if column in frame), None)
     names = np.arange(len(frame)).astype(str) if name is None else frame[name].astype(str).to_numpy(dtype=str)
     frame["_number"] = np.arange(len(frame))
-    x, y = grid.transform * (np.asarray(col) + 0.5, np.asarray(row) + 0.5)
+    x, y = grid.centres(row, col)
     points = geopandas.GeoSeries(geopandas.points_from_xy(x, y))
     which = np.full(len(points), -1)
     point, block = frame.sindex.query(points, predicate="within")

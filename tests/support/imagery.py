@@ -38,7 +38,7 @@ def value_of(row: np.ndarray, col: np.ndarray, doy: np.ndarray) -> np.ndarray:
     return (np.asarray(row) * 131 + np.asarray(col) * 17 + np.asarray(doy) * 3) % 9000 + 200
 
 
-def write_images(folder: Path, height: int, width: int, dates: list[date], transform=ORIGIN, crs=UTM, lost=None) -> Path:
+def write_images(folder: Path, height: int, width: int, dates: list[date], transform=ORIGIN, crs=UTM, lost=None):
     """A GeoTIFF a date with the values of `value_of`, 0 (no data) where lost(number of the date) (H, W) is True."""
     row, col = np.mgrid[:height, :width]
     for number, day in enumerate(dates):
