@@ -6,6 +6,7 @@ import argparse
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from datasets.store import Store
 
 PARTS = ".parts"  # folder in the root for unfinished work
 MIN_OBSERVATIONS, SEED = 10, 2019
+FEW_BLOCKS = 12  # below which the splits are seldom near 2/3, 1/6 and 1/6
 NOT_SPLIT = ""  # of a sample that no split takes
 
 
@@ -56,9 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """DataError for a number out of its range."""
-    for name, low in (("min_observations", 1), ("workers", 1), ("seed", 0)):
-        if getattr(args, name) < low:
-            raise DataError(f"--{name.replace('_', '-')} {getattr(args, name)}; expected {low} or more")
+    for name in ("seed", "workers", "min_observations", "max_per_class", "pixels_per_polygon", "top", "count"):
+        value, low = getattr(args, name, None), 0 if name == "seed" else 1
+        if value is not None and value < low:
+            raise DataError(f"--{name.replace('_', '-')} {value}; expected {low} or more")
 
 
 def site_of(args: argparse.Namespace) -> str:
@@ -80,9 +83,8 @@ def describe(source, workers: int) -> None:
     """Print what is known of the images before they are read: their notes (grid, offset), dates and memory."""
     for note in source.notes:
         print(note)
-    days = ", ".join(f"{day:%m-%d}" for day in source.dates)
-    print(f"{len(source.dates)} dates from {source.dates[0]} to {source.dates[-1]}: {days}")
-    need = extract.memory_of(len(source.dates), workers)
+    print(f"{len(source.dates)} dates from {source.dates[0]} to {source.dates[-1]}")
+    need = extract.memory_of(len(source.dates), workers, extract.WINDOW)
     print(f"memory: up to {need / 1e6:,.0f} MB for windows of {extract.WINDOW} pixels, {workers} process(es)")
 
 
@@ -148,7 +150,7 @@ def prepare(
     if not is_added:
         check_addition(target.root, target.year, target.site, target.classmap)
     with manifest.work_folder(folder, fingerprint, overwrite=overwrite):
-        jobs = extract.plan(source.grid, samples)
+        jobs = extract.plan(source.grid, samples, extract.WINDOW)
         try:
             files = extract.extract(
                 source, jobs, folder, min_observations=min_observations, workers=workers, progress=progress
@@ -252,7 +254,17 @@ def _show(target: Target, source, ndvi: summary.NdviByDay) -> None:
             print(Store.open(folder / split))
 
 
-def expected(labels: np.ndarray, classmap: ClassMap, splits: np.ndarray) -> str:
-    """The table of a dry run: pixels of each class and split before the images are read."""
-    counts = Counter(zip(labels.tolist(), splits.tolist(), strict=True))
-    return summary.counts_table({(label, split, ""): count for (label, split), count in counts.items()}, classmap)
+def describe_split(chosen: Samples, splits: np.ndarray, size: float) -> None:
+    """Print how many blocks there are and what the splits get, and what to do if the blocks are too few to share."""
+    blocks = len(np.unique(chosen.columns["block"]))
+    got = ", ".join(f"{split} {100 * np.mean(splits == split):.0f} %" for split in LABELLED)
+    print(f"{blocks} blocks: {got} of the pixels")
+    if blocks < FEW_BLOCKS:
+        print(f"so few blocks cannot be dealt evenly; smaller ones can, such as --block-size {size / 4:g}")
+
+
+def expect(chosen: Samples, classmap: ClassMap, splits: np.ndarray, dates: Sequence[date]) -> None:
+    """Print what a dry run expects: all dates, and the pixels of each class and split."""
+    print(f"dates: {', '.join(day.isoformat() for day in dates)}")
+    counts = Counter(zip(chosen.columns["label"].tolist(), splits.tolist(), strict=True))
+    print(summary.counts_table({(label, split, ""): count for (label, split), count in counts.items()}, classmap))

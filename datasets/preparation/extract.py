@@ -28,7 +28,6 @@ from tqdm import tqdm
 from datasets.errors import DataError
 from datasets.optional import need
 from datasets.preparation.samples import Samples
-from utils.files import atomic_write
 
 WINDOW = 256  # pixels a side
 OBSERVATION = 22  # bytes
@@ -64,12 +63,12 @@ class Part(NamedTuple):
     counts: np.ndarray  # (5,) int64, of COUNTS: pixels left out, observations left out, band values clipped
 
 
-def in_block_order(samples: Samples, grid, size: int = WINDOW) -> Samples:
-    """The samples sorted by window, row and column."""
+def in_block_order(samples: Samples, grid, size: int) -> Samples:
+    """The samples sorted by window (of size x size pixels), row and column."""
     return samples.take(np.lexsort((samples.col, samples.row, _window_numbers(samples, grid, size))))
 
 
-def plan(grid, samples: Samples | None, size: int = WINDOW) -> list[Job]:
+def plan(grid, samples: Samples | None, size: int) -> list[Job]:
     """The windows that hold samples (sorted by `in_block_order`), or all windows of the grid."""
     windows = need("rasterio.windows", "reading images").Window
     if samples is None:
@@ -90,7 +89,7 @@ def plan(grid, samples: Samples | None, size: int = WINDOW) -> list[Job]:
     return jobs
 
 
-def memory_of(dates: int, workers: int, size: int = WINDOW) -> int:
+def memory_of(dates: int, workers: int, size: int) -> int:
     """About the bytes that all processes together hold of windows, at their peak."""
     return workers * COPIES * size * size * dates * OBSERVATION
 
@@ -140,14 +139,19 @@ def read_wanted(images, job: Job):
 
 
 def write_part(folder: Path, number: int, part: Part) -> Path:
-    """Write a part under the digest of its bytes, whole or not at all."""
+    """Write a part under the digest of its bytes.
+
+    Its name comes last. It is not flushed to the disk, which would cost more than it saves: what a power cut spoils, the
+    digest tells.
+    """
     buffer = io.BytesIO()
     for array in part:
         np.save(buffer, array, allow_pickle=False)
     content = buffer.getbuffer()
     path = folder / f"{number:07d}-{_digest(content)}.part"
-    with atomic_write(path) as partial:
-        partial.write_bytes(content)
+    partial = folder / f".{path.stem}-{os.getpid()}{path.suffix}"
+    partial.write_bytes(content)
+    partial.replace(path)
     return path
 
 

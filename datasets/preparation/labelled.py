@@ -112,15 +112,17 @@ def finish(
     if not len(chosen):
         assemble.refuse_empty(inputs[0], "pixels", len(codes), filtered)
     assemble.report_filters("pixels with a label", len(codes), filtered)
-    chosen = extract.in_block_order(chosen, source.grid)
+    chosen = extract.in_block_order(chosen, source.grid, extract.WINDOW)
     split_of = _splitter(args.seed, pairs)
     splits = split_of(chosen)
     assemble.describe(source, args.workers)
+    if "split" not in chosen.columns:
+        assemble.describe_split(chosen, splits, args.block_size)
     if args.dry_run:
-        print(assemble.expected(chosen.columns["label"], classmap, splits))
+        assemble.expect(chosen, classmap, splits, source.dates)
         return
     target = assemble.Target(args.out, assemble.year_of(args, source), assemble.site_of(args), classmap)
-    said = {name: getattr(args, name) for name in (*options, "blocks")}
+    said = {name: getattr(args, name) for name in options}
     assemble.prepare(
         source, chosen, target, assemble.fingerprint_of(command, source, chosen, target, inputs, said),
         split_of=split_of, block_size=args.block_size, min_observations=args.min_observations, workers=args.workers,

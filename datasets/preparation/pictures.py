@@ -19,9 +19,14 @@ MAP, COUNTS, NDVI = "blocks", "classes", "ndvi"
 COLUMNS = 4  # panels of classes side by side
 
 
+def available() -> bool:
+    """Whether matplotlib is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
 def draw(root: Path, year: int, site: str, classmap: ClassMap | None, ndvi: NdviByDay) -> list[str]:
     """Write ROOT/<site>-<year>-{blocks,classes,ndvi}.png (unlabelled series: no classes); lines that say so."""
-    if importlib.util.find_spec("matplotlib") is None:
+    if not available():
         return ["no pictures: they need matplotlib (pip install matplotlib)"]
     from matplotlib.figure import Figure
 
@@ -105,7 +110,7 @@ def _draw_ndvi(figure, ndvi: NdviByDay, classmap: ClassMap | None) -> None:
     present = ndvi.present()
     across = min(COLUMNS, len(present))
     down = -(-len(present) // across)
-    figure.set_size_inches(max(3.2 * across, 5), 2.3 * down + 0.5)
+    figure.set_size_inches(max(3.2 * across, 5), max(2.3 * down + 0.5, 3.2))
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).reshape(-1)
     curves = {label: ndvi.of(label) for label in present}
     for panel in panels[len(present) :]:
@@ -126,7 +131,7 @@ def _draw_ndvi(figure, ndvi: NdviByDay, classmap: ClassMap | None) -> None:
         locator = AutoDateLocator(maxticks=6)
         panel.xaxis.set_major_locator(locator)
         panel.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    figure.supylabel("NDVI: mean, and one standard deviation to either side", fontsize=9)
+    figure.supylabel("NDVI, mean ± standard deviation", fontsize=9)
 
 
 def _readable(colour: tuple[int, int, int]) -> tuple[float, ...]:

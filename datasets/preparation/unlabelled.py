@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from datasets import images
-from datasets.errors import DataError
 from datasets.preparation import assemble, extract, places, samples
 
 HELP = "series of any pixels of the images, for pre-training"
@@ -24,16 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     assemble.check_arguments(args)
     places.check_block_size(args.block_size)
-    if args.count is not None and args.count < 1:
-        raise DataError(f"--count {args.count}; expected 1 or more")
     source = images.open_from(args)
     total = source.grid.height * source.grid.width
     drawn = None
     if args.count is not None and args.count < total:
         drawn = samples.draw_pixels(source.grid, min(RESERVE * args.count, total), args.seed)
-        drawn = extract.in_block_order(drawn, source.grid)
+        drawn = extract.in_block_order(drawn, source.grid, extract.WINDOW)
     assemble.describe(source, args.workers)
     if args.dry_run:
+        print(f"dates: {', '.join(day.isoformat() for day in source.dates)}")
         print(f"expected: {min(args.count or total, total):,} series of {total:,} pixels, unlabelled")
         return
     target = assemble.Target(args.out, assemble.year_of(args, source), assemble.site_of(args), None)

@@ -93,8 +93,8 @@ def _splits(frame, column: str, path: Path) -> np.ndarray:
     values = frame[column].astype(str).str.strip().str.lower().to_numpy(dtype=object).astype(str)
     wrong = ~np.isin(values, SPLITS)
     if wrong.any():
-        row = int(frame["_number"].iloc[int(wrong.argmax())])
-        raise DataError(f"{path}: {column} of feature {row} is {str(values[wrong][0])!r}; expected train, valid or eval")
+        row, value = int(frame["_number"].iloc[int(wrong.argmax())]), str(values[wrong][0])
+        raise DataError(f"{path}: {column} of feature {row} is {value!r}; expected train, valid or eval")
     return values
 
 
@@ -160,7 +160,7 @@ def pixels_in(features: Features, grid, path: Path) -> tuple[Samples, dict[str, 
         cols.append(col)
         numbers.append(np.full(len(row), number))
     row, col, number = (np.concatenate([np.zeros(0, dtype=np.int64), *part]) for part in (rows, cols, numbers))
-    if not len(row):
+    if len(shapes) and not len(row):
         _check_overlap(shapes, grid, path)
     order = np.argsort(number, kind="stable")
     row, col, number = row[order].astype(np.int32), col[order].astype(np.int32), number[order]
@@ -193,9 +193,8 @@ def _pixels_of(shape, grid) -> tuple[np.ndarray, np.ndarray]:
 def _check_overlap(shapes, grid, path: Path) -> None:
     west, south, east, north = shapes.total_bounds
     x, y = outline(grid.transform, grid.height, grid.width)
-    if not len(shapes) or not (west < x.max() and east > x.min() and south < y.max() and north > y.min()):
-        corners = np.array([west, east]), np.array([south, north])
-        covers = extent(*corners) if len(shapes) else "nothing"
+    if not (west < x.max() and east > x.min() and south < y.max() and north > y.min()):
+        covers = extent(np.array([west, east]), np.array([south, north]))
         raise DataError(f"{path}: no overlap with the images; it covers {covers}, the images {extent(x, y)}")
 
 
