@@ -174,9 +174,7 @@ def prepare(
                 continue
         else:
             meta = {"fingerprint": name, **fingerprint, "pixels left out": filtered, "observations": told}
-            add_to_root(
-                target.root, target.year, pieces, site=target.site, classmap=target.classmap, meta=meta
-            )  # fmt: skip
+            add_to_root(target.root, target.year, pieces, site=target.site, classmap=target.classmap, meta=meta)
         _show(target, source, ndvi)
     manifest.remove(folder)
 
@@ -185,9 +183,9 @@ def _kept(jobs: Sequence[extract.Job], files: Sequence[Path]) -> tuple[np.ndarra
     """Positions of the samples that have enough observations, and the counts of all parts."""
     positions, counts = [np.zeros(0, dtype=np.int64)], np.zeros(len(extract.COUNTS), dtype=np.int64)
     for job, file in zip(jobs, files, strict=True):
-        part = extract.read_part(file)
-        positions.append(job.first + part.position.astype(np.int64))
-        counts += part.counts
+        counts_of_part, position = extract.read_outcome(file)
+        positions.append(job.first + position.astype(np.int64))
+        counts += counts_of_part
     return np.concatenate(positions), counts
 
 

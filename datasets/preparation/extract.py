@@ -1,23 +1,23 @@
 """Reading the series of chosen pixels window by window, by several processes, in parts that survive a kill.
 
 Each window that holds wanted pixels is read once, no more of it than the rectangle around them, and its series are
-written as a part, `<number>-<digest>.part`. The parts of all windows in their order are the result, which depends
-neither on the number of processes nor on how often the work was interrupted. A part whose digest does not fit its bytes
-is made again.
+written as a part, `<number>-<checksum>.part`. The parts of all windows in their order are the result, which depends
+neither on the number of processes nor on how often the work was interrupted. A part whose checksum does not fit its
+bytes is made again.
 
-Memory: each process holds one window at a time, `memory_of` says about how much. Parts are written by the process that
-reads the window, so nothing but their names waits in memory.
+Memory: each process holds one window at a time and writes its part itself, so that nothing but names waits for others;
+`memory_of` says about how much it is.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import signal
 import threading
+import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +33,6 @@ WINDOW = 256  # pixels a side
 OBSERVATION = 22  # bytes
 COPIES = 4  # of a window's observations that a process holds at its peak: as read, as series, as chosen, as a file
 COUNTS = ("without any observation", "with too few observations", "missing", "masked", "clipped")
-DIGEST = 16  # bytes
 
 
 class Job(NamedTuple):
@@ -54,13 +53,13 @@ class Job(NamedTuple):
 class Part(NamedTuple):
     """What came of a window: k series, with what fell away counted."""
 
-    position: np.ndarray  # (k,) int32, which of the job's pixels
+    counts: np.ndarray  # (5,) int64, of COUNTS: pixels left out, observations left out, band values clipped
+    position: np.ndarray  # (k,) int32, which of the job's pixels; empty where they are all of the window's
     row: np.ndarray  # (k,) int32
     col: np.ndarray  # (k,) int32
     lengths: np.ndarray  # (k,) int64
     bands: np.ndarray  # (m, 10) int16
     doy: np.ndarray  # (m,) int16
-    counts: np.ndarray  # (5,) int64, of COUNTS: pixels left out, observations left out, band values clipped
 
 
 def in_block_order(samples: Samples, grid, size: int) -> Samples:
@@ -121,11 +120,14 @@ def select(pixels, job: Job, width: int, min_observations: int) -> Part:
         there, wanted = (row.astype(np.int64) * width + col for row, col in ((pixels.row, pixels.col), job[-2:]))
         position = np.searchsorted(wanted, there[enough]).astype(np.int32)
     left_out = [job.wanted - len(enough), len(enough) - int(enough.sum())]
-    rows = np.repeat(enough, pixels.lengths)
+    bands, doy = pixels.bands, pixels.doy
+    if not enough.all():
+        rows = np.flatnonzero(np.repeat(enough, pixels.lengths))
+        bands, doy = bands.take(rows, axis=0), doy.take(rows)
     return Part(
-        position, pixels.row[enough].astype(np.int32), pixels.col[enough].astype(np.int32),
-        pixels.lengths[enough].astype(np.int64), pixels.bands[rows], pixels.doy[rows],
-        np.array([*left_out, *(pixels.counts[name] for name in COUNTS[2:])]),
+        np.array([*left_out, *(pixels.counts[name] for name in COUNTS[2:])]), position,
+        pixels.row[enough].astype(np.int32), pixels.col[enough].astype(np.int32),
+        pixels.lengths[enough].astype(np.int64), bands, doy,
     )  # fmt: skip
 
 
@@ -139,38 +141,44 @@ def read_wanted(images, job: Job):
 
 
 def write_part(folder: Path, number: int, part: Part) -> Path:
-    """Write a part under the digest of its bytes.
+    """Write a part under a name with the checksum (CRC-32) of its bytes.
 
-    Its name comes last. It is not flushed to the disk, which would cost more than it saves: what a power cut spoils, the
-    digest tells.
+    Its name comes last. It is not flushed to the disk, which takes longer than reading small windows: the checksum
+    tells what a power cut has spoilt.
     """
-    buffer = io.BytesIO()
-    for array in part:
-        np.save(buffer, array, allow_pickle=False)
-    content = buffer.getbuffer()
-    path = folder / f"{number:07d}-{_digest(content)}.part"
-    partial = folder / f".{path.stem}-{os.getpid()}{path.suffix}"
-    partial.write_bytes(content)
-    partial.replace(path)
-    return path
+    partial, checksum = folder / f".{number:07d}-{os.getpid()}.part", 0
+    with open(partial, "wb") as file:
+        for array in part:
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+            for content in (header.getbuffer(), array.reshape(-1).view(np.uint8)):
+                checksum = zlib.crc32(content, checksum)
+                file.write(content)
+    return partial.replace(folder / f"{number:07d}-{checksum:08x}.part")
 
 
 def read_part(path: Path) -> Part:
     """The part of a file; DataError if its bytes have changed since it was written."""
     content = path.read_bytes()
-    if _digest(content) != path.stem.partition("-")[2]:
+    if not _is_as_written(content, path):
         raise DataError(f"{path}: damaged; run the same command again, which makes this part anew")
     buffer = io.BytesIO(content)
     return Part(*(np.load(buffer, allow_pickle=False) for _ in Part._fields))
 
 
-def _digest(content) -> str:
-    return hashlib.blake2b(content, digest_size=DIGEST).hexdigest()
+def read_outcome(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Counts and positions of a part alone, which are at its beginning; its checksum is not checked."""
+    with open(path, "rb") as file:
+        return np.load(file, allow_pickle=False), np.load(file, allow_pickle=False)
+
+
+def _is_as_written(content: bytes, path: Path) -> bool:
+    return f"{zlib.crc32(content):08x}" == path.stem.partition("-")[2]
 
 
 def _is_whole(path: Path) -> bool:
     """Whether a part is undamaged; it is removed if not."""
-    whole = _digest(path.read_bytes()) == path.stem.partition("-")[2]
+    whole = _is_as_written(path.read_bytes(), path)
     if not whole:
         path.unlink()
     return whole
@@ -189,7 +197,7 @@ _state: tuple | None = None  # of a worker: images, folder of the parts, fewest 
 def _map(state: tuple, jobs: Sequence[Job], workers: int) -> Iterator[Path]:
     """The file of each job, in order, at most two jobs a process ahead."""
     if workers == 1 or len(jobs) < 2:
-        yield from (_make(state, job) for job in jobs)
+        yield from _map_here(state, jobs)
         return
     context = get_context("spawn")  # GDAL does not survive a fork
     workers = min(workers, len(jobs))
@@ -197,13 +205,27 @@ def _map(state: tuple, jobs: Sequence[Job], workers: int) -> Iterator[Path]:
     try:
         waiting = []
         for job in jobs:
-            waiting.append(executor.submit(_make_here, job))
+            waiting.append(executor.submit(_make, job))
             if len(waiting) >= 2 * workers:
                 yield waiting.pop(0).result()
         for future in waiting:
             yield future.result()
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def _map_here(state: tuple, jobs: Sequence[Job]) -> Iterator[Path]:
+    """The file of each job, in order, made by this process: a thread writes a part while the next window is read."""
+    images, folder, min_observations = state
+    waiting: Future | None = None
+    with ThreadPoolExecutor(1) as writer:
+        for job in jobs:
+            part = select(read_wanted(images, job), job, images.grid.width, min_observations)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = writer.submit(write_part, folder, job.number, part)
+        if waiting is not None:
+            yield waiting.result()
 
 
 def _start_worker(*state) -> None:
@@ -219,10 +241,6 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _make_here(job: Job) -> Path:
-    return _make(_state, job)
-
-
-def _make(state: tuple, job: Job) -> Path:
-    images, folder, min_observations = state
+def _make(job: Job) -> Path:
+    images, folder, min_observations = _state
     return write_part(folder, job.number, select(read_wanted(images, job), job, images.grid.width, min_observations))

@@ -92,23 +92,10 @@ def finish(
     codes = chosen.columns["code"]
     classmap, line = classes.choose_classmap(args.classes, args.out, codes, top=args.top, legend=legend)
     print(f"{line}: {classmap.num_classes - 1} and Other")
-    labels = classes.label_of(codes, classmap)
+    chosen = chosen.having(label=classes.label_of(codes, classmap))
     if args.strict:
-        classes.check_known(codes, labels, classmap, inputs[0])
-    chosen, filtered = _in_blocks(chosen.having(label=labels), args.blocks, args.block_size, source.grid), {}
-    if args.blocks is not None:
-        filtered["outside --blocks"] = len(codes) - len(chosen)
-        inputs = [*inputs, args.blocks]
-    if pairs is not None and "split" not in chosen.columns:
-        home = places.in_home_block(chosen)
-        filtered["in another block than most of their polygon"] = int((~home).sum())
-        chosen = chosen.take(home)
-    limits = [("shape", getattr(args, "pixels_per_polygon", None)), ("label", args.max_per_class)]
-    for column, most in limits:
-        if most is not None:
-            drawn = samples.draw_per_group(chosen.columns[column], most, args.seed)
-            filtered[f"over {most} of a {'class' if column == 'label' else 'polygon'}"] = len(chosen) - len(drawn)
-            chosen = chosen.take(drawn)
+        classes.check_known(codes, chosen.columns["label"], classmap, inputs[0])
+    chosen, filtered = _draw(args, chosen, source.grid, of_polygons=pairs is not None)
     if not len(chosen):
         assemble.refuse_empty(inputs[0], "pixels", len(codes), filtered)
     assemble.report_filters("pixels with a label", len(codes), filtered)
@@ -122,6 +109,7 @@ def finish(
         assemble.expect(chosen, classmap, splits, source.dates)
         return
     target = assemble.Target(args.out, assemble.year_of(args, source), assemble.site_of(args), classmap)
+    inputs = inputs if args.blocks is None else [*inputs, args.blocks]
     said = {name: getattr(args, name) for name in options}
     assemble.prepare(
         source, chosen, target, assemble.fingerprint_of(command, source, chosen, target, inputs, said),
@@ -130,13 +118,36 @@ def finish(
     )  # fmt: skip
 
 
-def _in_blocks(chosen: samples.Samples, blocks: Path | None, size: float, grid) -> samples.Samples:
-    """The pixels with their block, of the user's file where there is one, without those that lie in none."""
-    if blocks is None:
-        return chosen.having(block=places.blocks_at(chosen.row, chosen.col, grid, size))
-    names, split = vectors.blocks_of_file(blocks, chosen.row, chosen.col, grid)
-    chosen = chosen.having(block=names, **({} if split is None else {"split": split}))
-    return chosen.take(names != "")
+def _draw(
+    args: argparse.Namespace, chosen: samples.Samples, grid, *, of_polygons: bool
+) -> tuple[samples.Samples, dict[str, int]]:
+    """The pixels that blocks and limits leave, with their block; and what each took.
+
+    A pixel outside the user's blocks, or in another block than most of its polygon, takes no place of a draw.
+    """
+    filtered = {}
+    if args.blocks is not None:
+        names, split = vectors.blocks_of_file(args.blocks, chosen.row, chosen.col, grid)
+        chosen = chosen.having(block=names, **({} if split is None else {"split": split})).take(names != "")
+        filtered["outside --blocks"] = int((names == "").sum())
+    if of_polygons and "split" not in chosen.columns:
+        chosen = _with_block(chosen, grid, args.block_size)
+        home = places.in_home_block(chosen)
+        filtered["in another block than most of their polygon"] = int((~home).sum())
+        chosen = chosen.take(home)
+    limits = {"shape": ("polygon", getattr(args, "pixels_per_polygon", None)), "label": ("class", args.max_per_class)}
+    for column, (name, most) in limits.items():
+        if most is not None:
+            drawn = samples.draw_per_group(chosen.columns[column], most, args.seed)
+            filtered[f"over {most:,} of a {name}"] = len(chosen) - len(drawn)
+            chosen = chosen.take(drawn)
+    return _with_block(chosen, grid, args.block_size), filtered
+
+
+def _with_block(chosen: samples.Samples, grid, size: float) -> samples.Samples:
+    if "block" in chosen.columns:
+        return chosen
+    return chosen.having(block=places.blocks_at(chosen.row, chosen.col, grid, size))
 
 
 def _splitter(seed: int, pairs: np.ndarray | None):

@@ -1,8 +1,7 @@
 import json
 import os
 import signal
-import subprocess
-import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -162,46 +161,72 @@ def test_meta_may_be_what_is_known_at_the_end(tmp_path):
     assert json.loads((tmp_path / "2019/train/meta.json").read_text())["provenance"]["sites"]["A"] == {"seen": [1, 2]}
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from datasets.preparation import root as r
-from tests.datasets.preparation.test_root import add, piece
-at, calls, rename, touch = int(sys.argv[2]), [0], Path.rename, Path.touch
-def counted(function):
-    def call(self, *args, **kwargs):
-        if ".adding" in str(self) or ".adding" in str(args):
-            calls[0] += 1
-            if calls[0] == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return function(self, *args, **kwargs)
-    return call
-Path.rename, Path.touch = counted(rename), counted(touch)
-add(Path(sys.argv[1]), piece("train", [3]), piece("eval", [4]), piece("valid", [5]), site="B")
-"""
+def in_child(function) -> int:
+    """What ended a process of its own that calls the function: 0, or the signal."""
+    child = os.fork()
+    if child == 0:
+        try:
+            function()
+        finally:
+            os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def add_b_and_die(root, step):
+    """Add site B in a process that kills itself at the n-th renaming within the root's unfinished work."""
+
+    def die_at_step():
+        calls = []
+
+        def counted(function):
+            def call(path, *args, **kwargs):
+                if ADDING in f"{path} {args}":
+                    calls.append(1)
+                    if len(calls) == step:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                return function(path, *args, **kwargs)
+
+            return call
+
+        for name in ("rename", "replace", "touch"):
+            setattr(Path, name, counted(getattr(Path, name)))
+        add(root, piece("train", [3]), piece("eval", [4]), piece("valid", [5]), site="B")
+
+    return in_child(die_at_step)
 
 
 def test_a_process_killed_at_any_step_leaves_all_splits_grown_or_none(tmp_path):
     """Killed at each renaming in turn; the next process finds the root with site B in all its splits or in none."""
     outcomes = []
-    for step in range(1, 12):
+    for step in range(1, 20):
         root = tmp_path / str(step)
         add(root, piece("train", [1]), piece("eval", [2]), site="A")
-        done = subprocess.run([sys.executable, "-c", KILLED, str(root), str(step)], capture_output=True)
+        ended = add_b_and_die(root, step)
         settle(root)
         assert not (root / ADDING).exists()
         grown = values(root, "train") == [1, 3]
         assert values(root, "eval") == ([2, 4] if grown else [2])
         assert (root / "2019" / "valid").exists() == grown
-        outcomes.append((done.returncode, grown))
-        if done.returncode == 0:
+        outcomes.append((ended, grown))
+        if ended == 0:
             break
-    assert outcomes[0] == (-signal.SIGKILL, False) and outcomes[-1] == (0, True)
-    assert outcomes.count((-signal.SIGKILL, True)) >= 4
+    assert outcomes[0] == (signal.SIGKILL, False) and outcomes[-1] == (0, True)
+    assert outcomes.count((signal.SIGKILL, True)) >= 4
 
 
 def test_two_processes_do_not_write_at_once(tmp_path):
-    with writing(tmp_path):
-        other = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), "-1"], capture_output=True, text=True)
-    assert "another process is writing into it" in other.stderr
-    add(tmp_path, piece("train", [1]))
+    add(tmp_path, piece("train", [1]), site="first")
+    ready, go = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        with writing(tmp_path):
+            os.write(ready[1], b".")
+            os.read(go[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    with pytest.raises(DataError, match="another process is writing into it; wait until it has finished"):
+        add(tmp_path, piece("train", [2]))
+    os.write(go[1], b".")
+    os.waitpid(child, 0)
+    add(tmp_path, piece("train", [2]))
+    assert values(tmp_path, "train") == [1, 2]
