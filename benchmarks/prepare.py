@@ -107,13 +107,14 @@ def resident() -> float:
 @exit_cleanly
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
+    extract.bound_cache()
     costs = {}
     with tempfile.TemporaryDirectory() as folder:
         for side in sorted(args.sides):
             place, parts = Path(folder) / str(side), Path(folder) / "parts"
             write_images(place, side, args.dates)
             images = open_images(place)
-            jobs = extract.plan(images.grid, None, extract.WINDOW)
+            jobs = extract.plan(images.grid, None, extract.window_shape(images))
             times = best(
                 {
                     "plain": partial(read_plainly, sorted(place.glob("*.tif")), jobs),

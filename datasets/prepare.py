@@ -12,6 +12,7 @@ import argparse
 import importlib
 import sys
 
+from datasets.preparation.extract import bound_cache
 from utils.errors import Parser, exit_cleanly
 
 COMMANDS = {  # modules with HELP, add_arguments(parser) and run(args), imported when chosen
@@ -26,6 +27,7 @@ PROGRAM = "python -m datasets.prepare"
 
 @exit_cleanly
 def main(argv: list[str] | None = None) -> None:
+    bound_cache()
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in COMMANDS:
         module = importlib.import_module(COMMANDS[argv[0]])

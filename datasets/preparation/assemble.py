@@ -84,8 +84,9 @@ def describe(source, workers: int) -> None:
     for note in source.notes:
         print(note)
     print(f"{len(source.dates)} dates from {source.dates[0]} to {source.dates[-1]}")
-    need = extract.memory_of(len(source.dates), workers, extract.WINDOW)
-    print(f"memory: up to {need / 1e6:,.0f} MB for windows of {extract.WINDOW} pixels, {workers} process(es)")
+    rows, cols = extract.window_shape(source)
+    need = extract.memory_of(source, workers) / 1e6
+    print(f"memory: about {need:,.0f} MB for windows of {rows} x {cols} pixels in {workers} process(es)")
 
 
 def report_filters(of: str, total: int, filtered: dict[str, int]) -> None:
@@ -150,7 +151,7 @@ def prepare(
     if not is_added:
         check_addition(target.root, target.year, target.site, target.classmap)
     with manifest.work_folder(folder, fingerprint, overwrite=overwrite):
-        jobs = extract.plan(source.grid, samples, extract.WINDOW)
+        jobs = extract.plan(source.grid, samples, extract.window_shape(source))
         try:
             files = extract.extract(
                 source, jobs, folder, min_observations=min_observations, workers=workers, progress=progress

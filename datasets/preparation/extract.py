@@ -16,6 +16,7 @@ import os
 import signal
 import threading
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import connection, get_context, parent_process
@@ -29,7 +30,9 @@ from datasets.errors import DataError
 from datasets.optional import need
 from datasets.preparation.samples import Samples
 
-WINDOW = 256  # pixels a side
+WINDOW = 256  # pixels a side, or as many whole blocks of the files as fit in
+OBSERVATIONS = 70 * WINDOW**2  # at most in a window
+CACHE = 128  # MB of GDAL's cache of blocks; by itself it takes 5 % of the machine's memory in every process
 OBSERVATION = 22  # bytes
 COPIES = 4  # of a window's observations that a process holds at its peak: as read, as series, as chosen, as a file
 COUNTS = ("without any observation", "with too few observations", "missing", "masked", "clipped")
@@ -62,25 +65,38 @@ class Part(NamedTuple):
     doy: np.ndarray  # (m,) int16
 
 
-def in_block_order(samples: Samples, grid, size: int) -> Samples:
-    """The samples sorted by window (of size x size pixels), row and column."""
-    return samples.take(np.lexsort((samples.col, samples.row, _window_numbers(samples, grid, size))))
+def bound_cache() -> None:
+    """Keep GDAL's cache small, in this process and those it starts; to be called before the first raster is read."""
+    os.environ.setdefault("GDAL_CACHEMAX", str(CACHE))
 
 
-def plan(grid, samples: Samples | None, size: int) -> list[Job]:
+def window_shape(images) -> tuple[int, int]:
+    """Rows and columns of the windows: whole blocks of most files, so that few blocks are decoded twice.
+
+    Strips as wide as the file are read as such, and blocks too large for OBSERVATIONS in parts.
+    """
+    (rows, cols), _ = Counter(header.block for header in images.headers.values()).most_common(1)[0]
+    pixels = max(OBSERVATIONS // len(images.dates), 1)
+    if rows * cols > pixels:
+        return min(rows, WINDOW), min(cols, WINDOW)
+    cols *= max(WINDOW // cols, 1)
+    return rows * max(min(WINDOW, pixels // cols) // rows, 1), cols
+
+
+def in_block_order(samples: Samples, grid, shape: tuple[int, int]) -> Samples:
+    """The samples sorted by window (of these rows and columns), row and column."""
+    return samples.take(np.lexsort((samples.col, samples.row, _window_numbers(samples, grid, shape))))
+
+
+def plan(grid, samples: Samples | None, shape: tuple[int, int]) -> list[Job]:
     """The windows that hold samples (sorted by `in_block_order`), or all windows of the grid."""
-    windows = need("rasterio.windows", "reading images").Window
     if samples is None:
-        corners = [(row, col) for row in range(0, grid.height, size) for col in range(0, grid.width, size)]
-        shapes = [(min(size, grid.height - row), min(size, grid.width - col)) for row, col in corners]
-        return [
-            Job(number, windows(col, row, width, height), 0, None, None)
-            for number, ((row, col), (height, width)) in enumerate(zip(corners, shapes, strict=True))
-        ]
-    numbers = _window_numbers(samples, grid, size)
+        return [Job(number, window, 0, None, None) for number, window in enumerate(grid.windows(shape))]
+    windows = need("rasterio.windows", "reading images").Window
+    numbers = _window_numbers(samples, grid, shape)
     starts = np.flatnonzero(np.append(True, numbers[1:] != numbers[:-1])[: len(numbers)])
     jobs = []
-    for start, end in zip(starts, np.append(starts[1:], len(numbers)), strict=True):
+    for start, end in zip(starts, np.append(starts, len(numbers))[1:], strict=True):
         rows, cols = samples.row[start:end], samples.col[start:end]
         top, left = int(rows.min()), int(cols.min())
         window = windows(left, top, int(cols.max()) - left + 1, int(rows.max()) - top + 1)
@@ -88,9 +104,11 @@ def plan(grid, samples: Samples | None, size: int) -> list[Job]:
     return jobs
 
 
-def memory_of(dates: int, workers: int, size: int) -> int:
-    """About the bytes that all processes together hold of windows, at their peak."""
-    return workers * COPIES * size * size * dates * OBSERVATION
+def memory_of(images, workers: int) -> int:
+    """About the bytes that all processes together hold of windows at their peak, GDAL's cache included."""
+    rows, cols = window_shape(images)
+    pixels = min(rows, images.grid.height) * min(cols, images.grid.width)
+    return workers * (COPIES * OBSERVATION * pixels * len(images.dates) + CACHE * 10**6)
 
 
 def extract(
@@ -184,9 +202,9 @@ def _is_whole(path: Path) -> bool:
     return whole
 
 
-def _window_numbers(samples: Samples, grid, size: int) -> np.ndarray:
-    across = -(-grid.width // size)
-    return samples.row // size * across + samples.col // size
+def _window_numbers(samples: Samples, grid, shape: tuple[int, int]) -> np.ndarray:
+    across = -(-grid.width // shape[1])
+    return samples.row // shape[0] * across + samples.col // shape[1]
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------

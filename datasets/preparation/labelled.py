@@ -99,7 +99,7 @@ def finish(
     if not len(chosen):
         assemble.refuse_empty(inputs[0], "pixels", len(codes), filtered)
     assemble.report_filters("pixels with a label", len(codes), filtered)
-    chosen = extract.in_block_order(chosen, source.grid, extract.WINDOW)
+    chosen = extract.in_block_order(chosen, source.grid, extract.window_shape(source))
     split_of = _splitter(args.seed, pairs)
     splits = split_of(chosen)
     assemble.describe(source, args.workers)

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
     drawn = None
     if args.count is not None and args.count < total:
         drawn = samples.draw_pixels(source.grid, min(RESERVE * args.count, total), args.seed)
-        drawn = extract.in_block_order(drawn, source.grid, extract.WINDOW)
+        drawn = extract.in_block_order(drawn, source.grid, extract.window_shape(source))
     assemble.describe(source, args.workers)
     if args.dry_run:
         print(f"dates: {', '.join(day.isoformat() for day in source.dates)}")

@@ -70,7 +70,7 @@ def write_fields(path):
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch):
     """Many windows in small images; and no pictures, which take most of the time of a small run."""
-    monkeypatch.setattr(extract, "WINDOW", 16)
+    monkeypatch.setattr(extract, "window_shape", lambda images: (16, 16))
     monkeypatch.setattr(pictures, "available", lambda: False)
 
 
