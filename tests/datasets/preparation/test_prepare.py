@@ -20,6 +20,7 @@ from datasets.catalog import Selection, open_labelled, open_unlabelled
 from datasets.classmap import CDL20, ClassMap, read_classmap, write_classmap
 from datasets.images import Images
 from datasets.preparation import assemble, extract, pictures
+from datasets.preparation import root as root_module
 from datasets.prepare import main
 from datasets.store import Store
 from tests.support.imagery import ORIGIN, UTM, days_of, value_of, write_images, write_raster
@@ -461,13 +462,24 @@ def kill_instead_of(module, name):
     return prepare
 
 
+def kill_before_the_stores_take_their_places():
+    settle = root_module._settle
+
+    def killed_once_complete(root):
+        if (root / root_module.ADDING / root_module.COMPLETE).exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        settle(root)
+
+    root_module._settle = killed_once_complete
+
+
 @pytest.mark.parametrize("command", [labelled, unlabelled, polygons])
 def test_a_command_killed_again_and_again_ends_with_the_same_bytes(place, tmp_path, command):
     more = ["--site", "S", *(["--count", "900"] if command is unlabelled else [])]
     run(command(place, tmp_path / "whole", *more))
     root = tmp_path / "killed"
     steps = [kill_before_part(3), kill_before_part(4), kill_instead_of(assemble, "_pieces"),
-             kill_instead_of(assemble, "_show"), kill_instead_of(assemble.pictures, "draw")]  # fmt: skip
+             kill_before_the_stores_take_their_places, kill_instead_of(assemble, "_show"), kill_instead_of(assemble.pictures, "draw")]  # fmt: skip
     parts = []
     for step in steps:
         assert killed(command(place, root, *more), step) == signal.SIGKILL
