@@ -296,12 +296,12 @@ def test_fewer_series_than_asked_for_are_what_there_is(place, tmp_path, capsys):
 
 
 def test_polygons_give_the_pixels_inside_them_and_are_never_on_both_sides(place, tmp_path):
-    run(polygons(place, tmp_path / "root", "--id", "name", "--block-size", "240"))
+    run(polygons(place, tmp_path / "root", "--id", "name", "--block-size", "250"))
     index = all_series(tmp_path / "root")
     check_values(index)
     assert (index.groupby("polygon")["split"].nunique() == 1).all()
     assert (index.groupby("block")["split"].nunique() == 1).all()
-    names = [f"{int(x // 240)}_{int(y // 240)}" for x, y in zip(index["x"], index["y"], strict=True)]
+    names = [f"{int(x // 250)}_{int(y // 250)}" for x, y in zip(index["x"], index["y"], strict=True)]
     assert index["block"].tolist() == names
     field = index["row"] // 12 * 5 + index["col"] // 12
     assert index["polygon"].tolist() == [f"f{number}" for number in field]
@@ -479,7 +479,8 @@ def test_a_command_killed_again_and_again_ends_with_the_same_bytes(place, tmp_pa
     run(command(place, tmp_path / "whole", *more))
     root = tmp_path / "killed"
     steps = [kill_before_part(3), kill_before_part(4), kill_instead_of(assemble, "_pieces"),
-             kill_before_the_stores_take_their_places, kill_instead_of(assemble, "_show"), kill_instead_of(assemble.pictures, "draw")]  # fmt: skip
+             kill_before_the_stores_take_their_places,
+             kill_instead_of(assemble, "_show"), kill_instead_of(assemble.pictures, "draw")]  # fmt: skip
     parts = []
     for step in steps:
         assert killed(command(place, root, *more), step) == signal.SIGKILL
