@@ -13,6 +13,7 @@ from datasets.errors import DataError
 DN_LIMITS = np.iinfo(np.int16)
 DIGITAL_NUMBER = f"a digital number from {DN_LIMITS.min} to {DN_LIMITS.max}"
 DAY = f"a whole number from 1 to {MAX_DOY}"
+TIME_ORDER = "time order (the day of year may fall once, at New Year, and stays below the first day from there on)"
 
 
 def check_lengths(lengths: np.ndarray, observations: int, where: str, first: int = 0) -> None:
@@ -37,6 +38,22 @@ def are_days(values: np.ndarray) -> np.ndarray:
         return (values >= 1) & (values <= MAX_DOY) & (values % 1 == 0)
 
 
+def are_in_time_order(doy: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Which of the days of year (M,) are not below the one before in their series, or follow New Year.
+
+    A season may lie across New Year: the day of year then falls once, and stays below the first one from there on,
+    for a season has twelve months at most. `lengths` (N,), each at least 1, add up to M.
+    """
+    falls = np.diff(doy, prepend=doy[:1]) < 0
+    starts = np.cumsum(lengths) - lengths
+    falls[starts] = False  # from one series to the next
+    if not falls.any():
+        return np.ones(len(doy), dtype=bool)
+    fallen = np.cumsum(falls)
+    fallen -= np.repeat(fallen[starts], lengths)  # falls so far in the series
+    return (fallen == 0) | (fallen == 1) & (doy < np.repeat(doy[starts], lengths))
+
+
 def check_bands(bands: np.ndarray, lengths: np.ndarray, where: str, first: int = 0) -> None:
     """All of `bands` (M, 10) are finite numbers that int16 DN can hold."""
     if bands.dtype == np.int16:
@@ -56,18 +73,17 @@ def check_bands(bands: np.ndarray, lengths: np.ndarray, where: str, first: int =
 
 
 def check_days(doy: np.ndarray, lengths: np.ndarray, where: str, first: int = 0) -> None:
-    """All of `doy` (M,) are whole days from 1 to 366 that never decrease inside a series."""
+    """All of `doy` (M,) are whole days from 1 to 366, in time order inside a series (see `are_in_time_order`)."""
     good = are_days(doy)
     if not good.all():
         row = np.flatnonzero(~good)[0]
         raise DataError(f"{where}: {_observation(row, lengths, first)}: day of year is {doy[row]}; expected {DAY}")
-    backwards = np.diff(doy) < 0
-    backwards[np.cumsum(lengths)[:-1] - 1] = False  # from one series to the next
-    if backwards.any():
-        row = np.flatnonzero(backwards)[0] + 1
+    ordered = are_in_time_order(doy, lengths)
+    if not ordered.all():
+        row = np.flatnonzero(~ordered)[0]
         raise DataError(
             f"{where}: {_observation(row, lengths, first)}: day of year {doy[row]} follows {doy[row - 1]};"
-            " expected observations sorted by day of year"
+            f" expected {TIME_ORDER}"
         )
 
 

@@ -9,7 +9,11 @@ from datasets.errors import DataError
 
 
 class Season(NamedTuple):
-    """Twelve months from `start` on; `end` is the first day after them."""
+    """Twelve months from `start` on; `end` is the first day after them.
+
+    Across New Year into a leap year they end a day early, with 365 days: else the last day of year would be the first
+    one again, and days after New Year are known by lying below the first.
+    """
 
     start: date
     end: date
@@ -21,8 +25,14 @@ class Season(NamedTuple):
         Where both candidates have as many days in it, the one that begins in `year`. DataError: `start` is no
         month-day of every year.
         """
-        seasons = [cls(_date(first, start), _date(first + 1, start)) for first in (year, year - 1)]
+        seasons = [cls._from(_date(first, start), _date(first + 1, start)) for first in (year, year - 1)]
         return max(seasons, key=lambda season: season.days_in(year))
+
+    @classmethod
+    def _from(cls, start: date, year_later: date) -> Season:
+        last = year_later - timedelta(days=1)
+        falls_too_late = last.year > start.year and last.timetuple().tm_yday >= start.timetuple().tm_yday
+        return cls(start, last if falls_too_late else year_later)
 
     def days_in(self, year: int) -> int:
         """Days of the season that lie in the calendar year."""

@@ -129,8 +129,8 @@ class Store:
     def validate(self, num_classes: int | None = None) -> None:
         """Check everything, a chunk at a time; DataError names the first offence.
 
-        Lengths of at least 1, days of year 1-366 that never decrease inside a series, labels from 0 to
-        num_classes - 1 (`None`: any class id). Band values need no check: every int16 is a digital number.
+        Lengths of at least 1, days of year 1-366 in time order inside a series (checks.are_in_time_order), labels
+        from 0 to num_classes - 1 (`None`: any class id). Every int16 is a digital number, so bands are not read.
         """
         for first in range(0, len(self), CHUNK):
             offsets = self.offsets[first : first + CHUNK + 1]

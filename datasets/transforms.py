@@ -204,19 +204,37 @@ def evenly_spaced(series: Series, size: int, *, repeat: bool) -> Series:
 
 
 def interpolate(series: Series, size: int) -> Series:
-    """Linear interpolation of every band to the days int(linspace(0, 366, size)), constant outside the series."""
+    """Linear interpolation of every band to the days int(linspace(0, 366, size)), constant outside the series.
+
+    Days are counted from the start of the year, or in a series across New Year from its first observation; the doy
+    of what comes out is the calendar's in either case.
+    """
     device, count = series.doy.device, len(series.length)
     days = torch.from_numpy(np.linspace(0, MAX_DOY, size).astype(np.int64)).to(device).expand(count, size).contiguous()
-    known = series.doy.masked_fill(~real_observations(series), MAX_DOY + 1)
+    elapsed, start = days_of_season(series)
+    known = elapsed.masked_fill(~real_observations(series), MAX_DOY + 1)
     last = series.length[:, None] - 1
     after = torch.searchsorted(known, days, right=True)
     left, right = (after - 1).clamp(min=0).minimum(last), after.minimum(last)  # (B, S)
-    start, end = series.doy.gather(1, left), series.doy.gather(1, right)
-    weight = ((days - start).float() / (end - start).clamp(min=1)).clamp(0, 1)[..., None]
+    before, behind = elapsed.gather(1, left), elapsed.gather(1, right)
+    weight = ((days - before).float() / (behind - before).clamp(min=1)).clamp(0, 1)[..., None]
     bands = (-1, -1, series.values.shape[-1])
     low = series.values.gather(1, left[..., None].expand(bands))
     high = series.values.gather(1, right[..., None].expand(bands))
-    return Series(low + weight * (high - low), days, torch.full_like(series.length, size))
+    doy = torch.where(start > 0, (start + days - 1) % MAX_DOY + 1, days)
+    return Series(low + weight * (high - low), doy, torch.full_like(series.length, size))
+
+
+def days_of_season(series: Series) -> tuple[Tensor, Tensor]:
+    """Days since the season's start (B, L), and the day of year that they are counted from (B, 1).
+
+    A series across New Year is known by days of year below its first; its days count from the first observation,
+    and a year has 366 (one too many, where it is no leap year). All others count from day 0 of the year. Padding
+    has no meaning here.
+    """
+    after_new_year = real_observations(series) & (series.doy < series.doy[:, :1])
+    start = series.doy[:, :1] * after_new_year.any(dim=1, keepdim=True)
+    return series.doy + MAX_DOY * after_new_year - start, start
 
 
 def to_length(series: Series, size: int, method: str, generator: Source) -> Series:

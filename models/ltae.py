@@ -66,8 +66,11 @@ class LTAE(Network):
 
 
 def days_since_first(doy: Tensor) -> Tensor:
-    """Days since each series' first observation, 0 at padding, from doy (B, S), which is 0 there."""
-    return (doy - doy[:, :1]).clamp(min=0)
+    """Days since each series' first observation, 0 at padding, from doy (B, S), which is 0 there.
+
+    A day of year below the first one lies after New Year; a year counts 366 days.
+    """
+    return torch.remainder(doy - doy[:, :1], LAST_DAY).masked_fill(doy == 0, 0)
 
 
 class QueryAttention(nn.Module):

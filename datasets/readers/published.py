@@ -125,10 +125,10 @@ def _read_series_csv(file: Path) -> np.ndarray:
         raise DataError(f"{file}: no row below the names of the columns; expected one an observation")
     days = array[:, -1]
     good = np.column_stack([checks.are_digital_numbers(array[:, :-1]), checks.are_days(days)])
-    good[1:, -1] &= np.diff(days) >= 0
+    good[:, -1] &= checks.are_in_time_order(days, np.array([len(days)]))
     if not good.all():
         row, column = np.argwhere(~good)[0]
-        expected = checks.DIGITAL_NUMBER if column < len(BANDS) else f"{checks.DAY}, not below that of the row before"
+        expected = checks.DIGITAL_NUMBER if column < len(BANDS) else f"{checks.DAY}, in {checks.TIME_ORDER}"
         raise cell_error(file, columns.columns[column], row, expected)
     checks.check_bands(array[:, :-1], np.array([len(array)]), str(file))
     return array

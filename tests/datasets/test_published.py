@@ -222,7 +222,7 @@ BASE = make_series(np.random.default_rng(5), length=4)
         (changed(BASE, 2, 0, np.nan), "series 1, observation 2: blue is nan"),
         (changed(BASE, 3, -1, 400), "series 1, observation 3: day of year is 400"),
         (changed(BASE, 3, -1, np.nan), "series 1, observation 3: day of year is nan"),
-        (changed(BASE, 0, -1, 366), "series 1, observation 1: day of year .* follows 366"),
+        (changed(BASE, 1, -1, 366), "series 1, observation 2: day of year .* follows 366"),
     ],
 )
 def test_bad_series_name_the_file_and_the_series(year, bad, words):
@@ -347,7 +347,7 @@ NAMES, ROW = ",".join([*BANDS, "doy"]) + "\n", ",".join("1" * 10)
     [
         (",".join(BANDS) + "\n" + ",".join("1" * 10), "0.csv: no column 'doy'"),
         (f"{NAMES}{ROW},400", "0.csv: line 2: doy is '400'; expected a whole number from 1 to 366"),
-        (f"{NAMES}{ROW},4\n{ROW},3", "0.csv: line 3: doy is '3'; expected .*, not below that of the row before"),
+        (f"{NAMES}{ROW},4\n{ROW},6\n{ROW},5", "0.csv: line 4: doy is '5'; expected .*, in time order"),
         (f"{NAMES}{ROW},4\n\n \n{ROW[:-1]}cloud,4", "0.csv: line 5: swir2 is 'cloud'; expected a digital number from"),
         (f"{NAMES}{ROW},4\n{ROW[:-1]},4", "0.csv: line 3: swir2 is blank"),
         (f"{NAMES}{ROW},4\n{ROW[:-2]}", "0.csv: line 3: swir2 is blank"),

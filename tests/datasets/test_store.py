@@ -84,7 +84,7 @@ def _bands_with(row, band, value):
         ({"doy": [0, 9, 9]}, "series 2, observation 0: day of year is 0"),
         ({"doy": [5, 9, np.nan]}, "series 3, observation 1: day of year is nan"),
         ({"doy": [5, 9, 9.5]}, "day of year is 9.5"),
-        ({"doy": [5, 9, 8]}, "series 3, observation 1: day of year 8 follows 9"),
+        ({"doy": [7, 9, 8], "lengths": [3], "index": {"label": [0]}}, "series 2, observation 2: day of .* 8 follows 9"),
         ({"doy": [5, 9]}, r"days of year of shape \(2,\)"),
         ({"lengths": [1, 1]}, "add up to 2 observations, but there are 3"),
         ({"lengths": [3, 0]}, "series 3 has 0 observations"),

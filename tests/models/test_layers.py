@@ -32,6 +32,13 @@ def test_days_since_first_are_zero_at_padding():
     assert days_since_first(torch.tensor([[30, 41, 0], [5, 5, 9]])).tolist() == [[0, 11, 0], [0, 0, 4]]
 
 
+def test_days_since_first_count_on_across_new_year():
+    assert days_since_first(torch.tensor([[300, 366, 1, 299, 0], [2, 2, 1, 0, 0]])).tolist() == [
+        [0, 66, 67, 365, 0],
+        [0, 0, 365, 0, 0],
+    ]
+
+
 # ---- attention
 
 
