@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -65,6 +66,15 @@ def line_of(file: Path, row: int) -> str:
     return f"{file}: line {_line(file, row)}"
 
 
+def column_names(file: Path) -> list[str]:
+    """The names as they stand in line 1; DataError where the first row has more cells than there are."""
+    records = list(islice(_records(file), 2))
+    names = records[0][1] if records else []
+    if len(records) == 2 and len(records[1][1]) > len(names):
+        raise DataError(f"{file}: line {records[1][0]} has more cells than line 1 has column names; expected as many")
+    return names
+
+
 def _line(file: Path, row: int) -> int:
     return next(islice(_records(file), row + 1, None))[0]
 
@@ -78,7 +88,8 @@ def _column(file: Path, column: str) -> Iterator[str]:
 
 def _records(file: Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of the header and of every row; like pandas, without blank lines."""
-    with open(file, encoding="utf-8-sig", newline="") as lines:
+    opener = gzip.open if file.suffix == ".gz" else open
+    with opener(file, "rt", encoding="utf-8-sig", newline="") as lines:
         reader = csv.reader((line if line.strip() else "\n" for line in lines), skipinitialspace=True)
         first = 1
         for record in reader:
