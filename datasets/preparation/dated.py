@@ -177,10 +177,14 @@ def splits_of(path: Path, classmap: ClassMap | None, by: str, seed: int) -> np.n
         return np.full(len(Store.open(path)), UNLABELLED)
     if by == "split":
         return _columns(path, [by])[by].to_numpy(dtype=str)
-    columns = _columns(path, list({by, "id", "code"}))
-    if by == "region" and columns[by].nunique() < len(LABELLED):
-        by = "id"
+    by = "id" if by == "region" and has_few_regions(path) else by
+    columns = _columns(path, [by, "code"])
     return deal(columns[by].to_numpy(dtype=str), columns["code"].to_numpy(dtype=str), seed)
+
+
+def has_few_regions(path: Path) -> bool:
+    """Whether the series of a store of `sort_by_year` have fewer regions than there are splits."""
+    return _columns(path, ["region"])["region"].nunique() < len(LABELLED)
 
 
 def _pieces(path: Path, classmap: ClassMap | None, by: str, seed: int) -> Iterator[tuple]:

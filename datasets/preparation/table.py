@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.errors import DataError
-from datasets.imagery.names import label
+from datasets.imagery.names import STAND_IN
 from datasets.optional import need
 from datasets.preparation import classes, dated, manifest, summary
 from datasets.preparation.split import block_of
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
             "command": "table",
             "files": [manifest.file_record(args.table)],
             "bands": {band: list(dict.fromkeys((names[0], names[-1]))) for band, names in table.bands.items()},
-            "stands in": {table.replaced: label(table.replaced)} if table.replaced else {},
+            "stands in": {table.replaced: STAND_IN[table.replaced]} if table.replaced else {},
             "scale": table.scale,
             "dates": {"column": table.date_column, "start": args.start, "step": args.step, "year": args.year},
             "crs": args.crs,

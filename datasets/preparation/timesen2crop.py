@@ -44,6 +44,9 @@ def run(args: argparse.Namespace) -> None:
             "counts": dict(made.counts),
         }
         by = "region" if args.deal_by == "tile" else "id"
+        for year, store in made.stores.items():
+            if by == "region" and dated.has_few_regions(store):
+                print(f"{year}: fewer than three tiles, so its series are dealt at random")
         finish(args, made, site=args.site or "TimeSen2Crop", by=by, labelled=True, record=record, where=args.folder)
 
 
