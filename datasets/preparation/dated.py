@@ -44,10 +44,11 @@ def year_of_most(days: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """
     series = np.repeat(np.arange(len(lengths)), lengths)
     years = days.astype("datetime64[Y]").astype(np.int64) + 1970
-    pairs, counts = np.unique(np.stack([series, years]), axis=1, return_counts=True)
-    order = np.lexsort((pairs[1], counts, pairs[0]))
-    last = np.append(pairs[0][order][1:] != pairs[0][order][:-1], True)
-    return pairs[1][order][last]
+    pairs, counts = np.unique(series * 10_000 + years, return_counts=True)
+    series, years = np.divmod(pairs, 10_000)
+    order = np.lexsort((years, counts, series))
+    last = np.append(np.diff(series) > 0, True)
+    return years[order][last]
 
 
 def within_twelve_months(days: np.ndarray, lengths: np.ndarray, years: np.ndarray) -> np.ndarray:

@@ -95,12 +95,10 @@ def _csv_batches(file: Path, columns: Sequence[str], texts: Sequence[str], size:
 
 def _as_text(column: pd.Series) -> pd.Series:
     """Labels and ids as text: whole numbers without a decimal point, nothing as ""."""
-    if column.dtype.kind == "f":
-        whole = column.notna() & (column % 1 == 0)
-        as_text = column.astype(str).where(~whole, column.where(whole, 0).astype(np.int64).astype(str))
-    else:
-        as_text = column.astype(object).map(str)
-    return as_text.where(column.notna(), "").astype(object).map(str.strip)
+    codes, values = pd.factorize(column)  # -1 for nothing; a value stands in many rows
+    is_float = column.dtype.kind == "f"
+    texts = [str(int(value)) if is_float and value % 1 == 0 else str(value).strip() for value in values]
+    return pd.Series(np.array([*texts, ""], dtype=object)[codes], index=column.index, name=column.name)
 
 
 def numbers(file: Path, column: pd.Series, what: str = "a number") -> np.ndarray:
