@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ class Sorted(NamedTuple):
 
     stores: dict[int, Path]
     counts: Counter
-    days: dict[int, set[np.datetime64]]  # dates of the observations of each year
+    days: dict[int, set[date]]  # dates of the observations of each year
 
 
 def year_of_most(days: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -159,8 +160,8 @@ def choose_classmap(choice: str | None, root: Path, labels: np.ndarray) -> tuple
 
 def add(
     found: Sorted, root: Path, *, site: str, classmap: ClassMap | None, split: str, seed: int, meta: dict
-) -> None:
-    """Deal the series of every year and add them to the root (see `add_to_root`).
+) -> dict[int, summary.NdviByDay]:
+    """Deal the series of every year and add them to the root (see `add_to_root`); returns the NDVI of each year.
 
     `split`: the column of the index by which they are dealt: `split` (as it says), `block` or `region` (whole blocks
     or regions; of fewer than three regions each series by itself) or `id` (each series by itself). Without a class map
@@ -168,8 +169,12 @@ def add(
     """
     for year in found.stores:
         check_addition(root, year, site, classmap)
+    ndvi = {}
     for year, path in found.stores.items():
-        add_to_root(root, year, _pieces(path, classmap, split, seed), site=site, classmap=classmap, meta=meta)
+        ndvi[year] = summary.NdviByDay(classmap, sorted(found.days[year]))
+        pieces = _pieces(path, classmap, split, seed, ndvi[year])
+        add_to_root(root, year, pieces, site=site, classmap=classmap, meta=meta)
+    return ndvi
 
 
 def splits_of(path: Path, classmap: ClassMap | None, by: str, seed: int) -> np.ndarray:
@@ -188,8 +193,8 @@ def has_few_regions(path: Path) -> bool:
     return _columns(path, ["region"])["region"].nunique() < len(LABELLED)
 
 
-def _pieces(path: Path, classmap: ClassMap | None, by: str, seed: int) -> Iterator[tuple]:
-    """What `add_to_root` takes, from a store of `sort_by_year`."""
+def _pieces(path: Path, classmap: ClassMap | None, by: str, seed: int, ndvi: summary.NdviByDay) -> Iterator[tuple]:
+    """What `add_to_root` takes, from a store of `sort_by_year`; its NDVI goes to `ndvi`."""
     store, splits, first = Store.open(path), splits_of(path, classmap, by, seed), 0
     with pd.read_csv(path / "index.csv", dtype=str, chunksize=PIECE, **(OPTIONS | {"low_memory": True})) as parts:
         for part in parts:
@@ -202,6 +207,7 @@ def _pieces(path: Path, classmap: ClassMap | None, by: str, seed: int) -> Iterat
                 del index["region"]
             if classmap is not None:
                 index["label"] = classes.label_of(_as_labels(part["code"]), classmap)
+            ndvi.add(index.get("label", np.zeros(len(part), dtype=np.int64)), lengths, bands, doy)
             for split in (UNLABELLED,) if classmap is None else LABELLED:
                 chosen = of_part == split
                 rows = np.repeat(chosen, lengths)

@@ -12,7 +12,7 @@ import numpy as np
 from datasets.errors import DataError
 from datasets.imagery.names import STAND_IN
 from datasets.optional import need
-from datasets.preparation import classes, dated, manifest, summary
+from datasets.preparation import classes, dated, manifest, pictures, summary
 from datasets.preparation.split import block_of
 from datasets.readers.table import Columns, Dated, Dates, Table, open_table
 from datasets.readers.table_scan import Scan, read_series, scan
@@ -108,9 +108,11 @@ def finish(args, made: dated.Sorted, *, site: str, by: str, labelled: bool, reco
     if args.dry_run:
         print(*dated.expected(made, classmap, by, args.seed, site), sep="\n")
         return
-    dated.add(made, args.out, site=site, classmap=classmap, split=by, seed=args.seed, meta=record)
+    ndvi = dated.add(made, args.out, site=site, classmap=classmap, split=by, seed=args.seed, meta=record)
     for year in made.stores:
         print(f"{args.out / str(year)}:\n{summary.table(args.out / str(year), classmap)}")
+        for line in pictures.draw(args.out, year, site, classmap, ndvi[year]):
+            print(line)
     if classmap is not None:
         years = " ".join(map(str, made.stores))
         print(f"python main_tscls.py stnet --rc -c {classmap.num_classes - 1} --datapath {args.out} --years {years}")

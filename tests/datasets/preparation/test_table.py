@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from datasets.bands import BANDS
 from datasets.catalog import Selection, open_classmap, open_labelled, open_unlabelled
 from datasets.classmap import ClassMap, read_classmap, write_classmap
+from datasets.preparation import pictures
 from datasets.preparation.split import SPLITS
 from datasets.preparation.table import on_sphere
 from datasets.prepare import main
@@ -23,7 +24,16 @@ from datasets.store import Store
 from tests.conftest import SHARED, needs_shared
 from tests.support.tables import CODES, long_table, save, some_observed, wide_table
 
+DRAW = pictures.draw
 DAYS = [date(2019, 4, 3), date(2019, 5, 3), date(2019, 7, 18)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick():
+    """Pictures take most of the time of a small table; one test draws them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "draw", lambda *_: [])
+        yield
 
 
 def prepare(file, out, *options: str, label: str | None = "crop") -> None:
@@ -220,6 +230,16 @@ def test_meta_tells_where_the_series_came_from(tmp_path):
     assert meta["files"][0]["name"] == "t.csv" and meta["files"][0]["bytes"] == file.stat().st_size
     assert meta["stands in"] == {"red4": "nir"} and meta["seed"] == 5 and meta["dealt by"] == "id"
     assert meta["bands"]["red4"] == ["nir"] and meta["counts"]["series"] == 6
+
+
+def test_pictures_are_drawn_also_of_series_without_a_place_and_of_several_regions(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "draw", DRAW)
+    table = long_table(some_observed(6, DAYS)).assign(county=np.repeat(["Adams", "Harvey", "Adams"] * 2, 3))
+    file = save(table, tmp_path / "t.csv")
+    prepare(file, tmp_path / "one")
+    prepare(file, tmp_path / "two", "--region", "county")
+    for root in ("one", "two"):
+        assert (tmp_path / root / "t-2019-ndvi.png").stat().st_size > 5000
 
 
 def test_a_dry_run_says_what_would_be_written_and_writes_nothing(tmp_path, capsys):

@@ -9,11 +9,20 @@ import numpy as np
 import pytest
 
 from datasets.catalog import open_classmap
+from datasets.preparation import pictures
 from datasets.prepare import main
 from datasets.store import Store
 
 DATES = ["20170905", "20171210", "20180103", "20180620", "20180828"]
 NAMES = ",".join([*(f"B{k}" for k in range(1, 10)), "Flag"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick():
+    """Pictures take most of the time of a small table; one test draws them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "draw", lambda *_: [])
+        yield
 
 
 def values_of(seed: int) -> np.ndarray:
