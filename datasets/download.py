@@ -1,7 +1,9 @@
-"""Fetch what the authors published: the toy data and their pre-trained checkpoint.
+"""Fetch what the authors published, the toy data and their pre-trained checkpoint, or images of any place.
 
     python -m datasets.download us-toy          # real US series of 2019, into data/US-toy
     python -m datasets.download checkpoint      # their Transformer, into checkpoints/published/MoCoV2_TRSF_doy
+    python -m datasets.download stac --help             # images and labels from a STAC catalogue
+    python -m datasets.download earth-engine --help     # the same as export tasks of Earth Engine
 
 The folder appears when it is complete. Until then the files are in a folder of the same name with `.part` at the end,
 from which the same command resumes a broken transfer. Every file is checked by its git blob id, so it is byte for byte
@@ -10,7 +12,10 @@ what github.com/YXu556/SITS-MoCo holds at commit 1fab709.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import importlib
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
@@ -62,6 +67,8 @@ DOWNLOADS = {
         option="--pretrained {out}/model_best.pth",
     ),
 }
+
+COMMANDS = {"stac": "datasets.stac", "earth-engine": "datasets.earth_engine"}  # modules with HELP, add_arguments, run
 
 
 def blob_id(path: Path) -> str:
@@ -173,16 +180,35 @@ def download(name: str, out: Path | None = None, base_url: str = BASE_URL) -> Pa
 
 @exit_cleanly
 def main(arguments: list[str] | None = None) -> None:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in COMMANDS:
+        sys.exit(_run(arguments[0], arguments[1:]))
     parser = Parser(
         prog="python -m datasets.download",
-        description="Fetch the authors' published toy data or pre-trained checkpoint, resumable and verified.",
+        description="Fetch the authors' published toy data or pre-trained checkpoint, resumable and verified; "
+        "or images and labels of any place.",
+        epilog="stac and earth-engine have options of their own: see python -m datasets.download stac --help",
     )
-    parser.add_argument("name", choices=DOWNLOADS, help="what to fetch")
+    parser.add_argument("name", choices=[*DOWNLOADS, *COMMANDS], help="what to fetch")
     defaults = " or ".join(wanted.out for wanted in DOWNLOADS.values())
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"folder to write to (default: {defaults})")
     parser.add_argument("--base-url", default=BASE_URL, help="root of the repository's files (default: %(default)s)")
     options = parser.parse_args(arguments)
+    if options.name in COMMANDS:
+        parser.error(f"{options.name} comes first, before its options")
     download(options.name, options.out, options.base_url)
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    """Run one of COMMANDS; returns its exit code."""
+    command = importlib.import_module(COMMANDS[name])
+    parser = Parser(
+        prog=f"python -m datasets.download {name}",
+        description=command.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

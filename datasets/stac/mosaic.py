@@ -1,0 +1,237 @@
+"""Read items of a catalogue on one pixel grid and write them, merged, as one tiled GeoTIFF."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from datasets.area import Area
+from datasets.errors import DataError
+from datasets.optional import need
+from datasets.stac.items import ItemFailed
+from datasets.stac.search import WHAT
+from utils.files import atomic_write
+
+if TYPE_CHECKING:
+    from pystac import Asset
+
+WINDOW = 2048  # pixels read at a time on each side: about 90 MB an item of ten bands
+BLOCK = 256  # pixels on each side of a block of the file
+ATTEMPTS = 4  # to read an item, each after the retries of GDAL
+BACKOFF = 2.0  # seconds before the second attempt, doubled each time
+GDAL = {  # what is not in the user's environment already
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",  # seconds, growing
+    "GDAL_HTTP_CONNECTTIMEOUT": "30",
+    "GDAL_HTTP_TIMEOUT": "120",
+    # else GDAL remembers that a file could not be opened, and no attempt after the first asks the server again
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsiaz/:/vsigs/",
+}
+PERMANENT = ("response code: 400", "response code: 401", "response code: 403", "response code: 404")
+
+
+class Stopped(BaseException):
+    """The run was interrupted while this file was being written."""
+
+
+class Source(NamedTuple):
+    """An item to be merged: its asset for each band that is written, and what is added to its values but 0."""
+
+    name: str
+    assets: Mapping[str, Asset]
+    shift: int = 0
+
+
+class Reader(NamedTuple):
+    """How assets are read: what signs an address if needed, and what tells that the run is to end."""
+
+    sign: Callable[[str], str] | None
+    stop: Event
+
+    def attempt(self, read: Callable[[], object]) -> object:
+        """The result of `read`, tried again with a growing delay where it fails; ItemFailed after ATTEMPTS.
+
+        Stopped: the run is to end.
+        """
+        errors = (need("rasterio.errors", WHAT).RasterioError, need("requests", WHAT).RequestException)
+        for attempt in range(ATTEMPTS):
+            if self.stop.is_set():
+                raise Stopped
+            try:
+                with gdal_settings():
+                    return read()
+            except errors as error:
+                reason = " ".join(str(error).split())
+                if attempt + 1 == ATTEMPTS or any(code in reason for code in PERMANENT):
+                    raise ItemFailed(f"cannot be read: {reason}") from error
+                self.stop.wait(BACKOFF * 2**attempt)
+        raise AssertionError("not reached")
+
+
+def gdal_settings():
+    """The settings of GDAL for reading over the network."""
+    rasterio = need("rasterio", WHAT)
+    return rasterio.Env(**{key: value for key, value in GDAL.items() if key not in os.environ})
+
+
+def write_mosaic(
+    path: Path,
+    sources: Sequence[Source],
+    area: Area,
+    bands: Sequence[str],
+    reader: Reader,
+    *,
+    valid: int,
+    tags: Mapping[str, str],
+    dtype: str = "uint16",
+    nodata: int | None = 0,
+    colormap: Mapping[int, tuple] | None = None,
+) -> dict[str, str]:
+    """Write `bands` of the sources on `area`; the first source with a value counts in each pixel, nearest neighbour.
+
+    A pixel of a source has a value where one of its first `valid` bands is not 0. A source that fails is left out of
+    the whole file. The file takes its name when it is complete; it is not written if all sources fail.
+
+    Returns:
+        The reason of failure by the name of the source. The tag STAC_ITEMS of the file names those that are in it and
+        STAC_FAILED those that are not.
+    """
+    rasterio = need("rasterio", WHAT)
+    profile = {
+        "driver": "GTiff",
+        "crs": area.crs,
+        "transform": rasterio.Affine(*area.transform),
+        "width": area.width,
+        "height": area.height,
+        "count": len(bands),
+        "dtype": dtype,
+        "nodata": nodata,
+        "tiled": True,
+        "blockxsize": BLOCK,
+        "blockysize": BLOCK,
+        "interleave": "band",
+        "compress": "deflate",
+        "predictor": 2,
+        "BIGTIFF": "IF_SAFER",
+    }
+    remaining, failed = list(sources), {}
+    while remaining:
+        try:
+            with atomic_write(path) as partial, rasterio.open(partial, "w", **profile) as file:
+                for window, box in _windows(area):
+                    file.write(_merge(remaining, box, bands, valid, dtype, reader), window=window)
+                file.descriptions = tuple(bands)
+                if colormap:
+                    file.write_colormap(1, dict(colormap))
+                file.update_tags(**tags, **item_tags([source.name for source in remaining], list(failed)))
+            break
+        except _SourceFailed as failure:
+            failed[failure.source.name] = failure.reason
+            remaining.remove(failure.source)
+        except rasterio.errors.RasterioError as error:  # those of reading are failures of a source
+            raise DataError(f"{path} cannot be written: {error}") from error
+    return failed
+
+
+def item_tags(used: Sequence[str], failed: Sequence[str]) -> dict[str, str]:
+    """The tags that say which items a file holds and which it lacks."""
+    return {"STAC_ITEMS": " ".join(used), "STAC_FAILED": " ".join(failed)}
+
+
+def is_complete(path: Path, items: Sequence[str]) -> bool:
+    """Whether `path` is a file of write_mosaic that holds just these items, in this order of precedence."""
+    if not path.exists():
+        return False
+    rasterio = need("rasterio", WHAT)
+    try:
+        with rasterio.open(path) as file:
+            tags = file.tags()
+    except rasterio.errors.RasterioIOError:
+        return False
+    return {key: tags.get(key, "") for key in ("STAC_ITEMS", "STAC_FAILED")} == item_tags(items, [])
+
+
+class _SourceFailed(Exception):
+    def __init__(self, source: Source, reason: str):
+        super().__init__(reason)
+        self.source, self.reason = source, reason
+
+
+def _windows(area: Area) -> Iterator[tuple[object, object]]:
+    """The windows of a grid in block order, each with its own grid for odc-stac."""
+    rasterio, geobox = need("rasterio", WHAT), need("odc.geo.geobox", WHAT)
+    whole = geobox.GeoBox((area.height, area.width), rasterio.Affine(*area.transform), area.crs)
+    for row in range(0, area.height, WINDOW):
+        for column in range(0, area.width, WINDOW):
+            rows = slice(row, min(row + WINDOW, area.height))
+            columns = slice(column, min(column + WINDOW, area.width))
+            yield rasterio.windows.Window.from_slices(rows, columns), whole[rows, columns]
+
+
+def _merge(
+    sources: Sequence[Source], box: object, bands: Sequence[str], valid: int, dtype: str, reader: Reader
+) -> np.ndarray:
+    """The merged values of a window: (len(bands), height, width)."""
+    merged = np.zeros((len(bands), *box.shape), dtype)
+    empty = np.ones(tuple(box.shape), bool)
+    for source in sources:
+        try:
+            values = reader.attempt(lambda source=source: _load(source, box, bands, dtype, reader.sign))
+        except ItemFailed as error:
+            raise _SourceFailed(source, str(error)) from error
+        if source.shift:  # of the first bands only: a scene classification has no offset
+            values[:valid] = _shifted(values[:valid], source.shift)
+        fill = empty & (values[:valid] != 0).any(axis=0)
+        merged[:, fill] = values[:, fill]
+        empty &= ~fill
+        if not empty.any():
+            break
+    return merged
+
+
+def _shifted(values: np.ndarray, shift: int) -> np.ndarray:
+    """Add `shift` >= 0 to all values but 0, which stays no-data."""
+    limit = np.iinfo(values.dtype).max
+    return np.where(values == 0, 0, np.minimum(values.astype(np.int64) + shift, limit)).astype(values.dtype)
+
+
+def _load(
+    source: Source, box: object, bands: Sequence[str], dtype: str, sign: Callable[[str], str] | None
+) -> np.ndarray:
+    """The bands of one item in a window, 0 where it has none: (len(bands), height, width)."""
+    stac = need("odc.stac", WHAT)
+    config = {"*": {"assets": {"*": {"data_type": dtype, "nodata": 0}}}}
+    cube = stac.load(
+        [_bare_item(source, box, bands)],
+        bands=list(bands),
+        geobox=box,
+        resampling="nearest",
+        nodata=0,
+        stac_cfg=config,
+        patch_url=sign,
+    )
+    return np.stack([cube[band].values[0] for band in bands])
+
+
+def _bare_item(source: Source, box: object, bands: Sequence[str]) -> object:
+    """An item of the wanted assets only, under our names, without the footprint and projection of the catalogue.
+
+    Those are wrong in places (stactools-sentinel2#121, #149: tiles at the antimeridian), and the file knows better. The
+    item seems to cover the window, so odc-stac opens the file and goes by its own transform.
+    """
+    pystac = need("pystac", WHAT)
+    west, south, east, north = box.geographic_extent.boundingbox.bbox
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    footprint = {"type": "Polygon", "coordinates": [ring]}
+    item = pystac.Item(source.name, footprint, [west, south, east, north], datetime(2000, 1, 1), {})
+    for band in bands:
+        asset = source.assets[band]
+        item.add_asset(band, pystac.Asset(asset.get_absolute_href() or asset.href, media_type=pystac.MediaType.GEOTIFF))
+    return item
