@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tqdm import tqdm
 
 from datasets.area import Area
+from datasets.optional import need
 from datasets.stac.items import BANDS, ItemFailed, Radiometry, find_assets, radiometry_of
 from datasets.stac.mosaic import Reader, Source, is_complete, write_mosaic
 
@@ -49,6 +51,8 @@ def write_days(
         print(f"{count} days: {reason}")
     if len(plans) < sum(reasons.values()):
         print(f"{sum(reasons.values()) - len(plans)} days are there already")
+    # rasterio silences this warning about arrays in memory, but not in a thread that does so while another one does
+    warnings.filterwarnings("ignore", category=need("rasterio.errors").NotGeoreferencedWarning)
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(plans), unit=" days", desc=str(folder)) as bar:
         try:
             jobs = [pool.submit(_write_day, plan, area, list(bands), reader) for plan in plans]

@@ -88,7 +88,7 @@ def baseline_of(item: Item) -> tuple[int, int] | None:
 
 
 def radiometry_of(item: Item, assets: Iterable[Asset]) -> Radiometry:
-    """Decide the radiometric offset of an item. ItemFailed: its bands differ, or are not digital numbers.
+    """Decide the radiometric offset of an item. ItemFailed: its bands differ.
 
     The baseline decides, not the date (products are reprocessed). earth-search v1 has shifted the values where
     `earthsearch:boa_offset_applied` says so, whatever its `raster:bands` says (Element84/earth-search#9);
@@ -96,8 +96,6 @@ def radiometry_of(item: Item, assets: Iterable[Asset]) -> Radiometry:
     """
     baseline, assets = baseline_of(item), list(assets)
     text = f"{baseline[0]:02}.{baseline[1]:02}" if baseline else None
-    if any(str(_raster(asset).get("data_type", "")).startswith("float") for asset in assets):
-        raise ItemFailed("holds floating-point values, expected digital numbers")
     stated = {_stated_offset(asset) for asset in assets} - {None}
     if item.properties.get("earthsearch:boa_offset_applied") is True:
         return Radiometry(text, 0, "earthsearch:boa_offset_applied is true")

@@ -31,9 +31,9 @@ GDAL = {  # what is not in the user's environment already
     "GDAL_HTTP_RETRY_DELAY": "0.5",  # seconds, growing
     "GDAL_HTTP_CONNECTTIMEOUT": "30",
     "GDAL_HTTP_TIMEOUT": "120",
-    # else GDAL remembers that a file could not be opened, and no attempt after the first asks the server again
-    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsiaz/:/vsigs/",
 }
+# GDAL remembers what it knows of a file, also that it could not be opened; a further attempt is to ask the server
+AFRESH = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsiaz/:/vsigs/"}
 PERMANENT = ("response code: 400", "response code: 401", "response code: 403", "response code: 404")
 
 
@@ -65,7 +65,7 @@ class Reader(NamedTuple):
             if self.stop.is_set():
                 raise Stopped
             try:
-                with gdal_settings():
+                with _gdal_settings(afresh=attempt > 0):
                     return read()
             except errors as error:
                 reason = " ".join(str(error).split())
@@ -75,10 +75,10 @@ class Reader(NamedTuple):
         raise AssertionError("not reached")
 
 
-def gdal_settings():
+def _gdal_settings(afresh: bool):
     """The settings of GDAL for reading over the network."""
-    rasterio = need("rasterio", WHAT)
-    return rasterio.Env(**{key: value for key, value in GDAL.items() if key not in os.environ})
+    rasterio, settings = need("rasterio", WHAT), GDAL | (AFRESH if afresh else {})
+    return rasterio.Env(**{key: value for key, value in settings.items() if key not in os.environ})
 
 
 def write_mosaic(
@@ -207,17 +207,34 @@ def _load(
 ) -> np.ndarray:
     """The bands of one item in a window, 0 where it has none: (len(bands), height, width)."""
     stac = need("odc.stac", WHAT)
-    config = {"*": {"assets": {"*": {"data_type": dtype, "nodata": 0}}}}
+    for band in bands:
+        _check(band, address(source.assets[band], sign))
     cube = stac.load(
         [_bare_item(source, box, bands)],
         bands=list(bands),
         geobox=box,
         resampling="nearest",
+        dtype=dtype,
         nodata=0,
-        stac_cfg=config,
         patch_url=sign,
     )
     return np.stack([cube[band].values[0] for band in bands])
+
+
+def _check(band: str, url: str) -> None:
+    """RasterioIOError: a file has lost where it lies, which GDAL only warns of; ItemFailed: it has other values."""
+    rasterio = need("rasterio", WHAT)
+    with rasterio.open(url) as file:
+        if file.crs is None or file.transform.is_identity:
+            raise rasterio.errors.RasterioIOError(f"{band} has no CRS or no transform, so the file is damaged")
+        if np.dtype(file.dtypes[0]).kind not in "iu":
+            raise ItemFailed(f"holds {file.dtypes[0]} in {band}, expected whole numbers (DN)")
+
+
+def address(asset: Asset, sign: Callable[[str], str] | None) -> str:
+    """Where the file of an asset is, signed if needed."""
+    url = asset.get_absolute_href() or asset.href
+    return sign(url) if sign else url
 
 
 def _bare_item(source: Source, box: object, bands: Sequence[str]) -> object:
@@ -232,6 +249,6 @@ def _bare_item(source: Source, box: object, bands: Sequence[str]) -> object:
     footprint = {"type": "Polygon", "coordinates": [ring]}
     item = pystac.Item(source.name, footprint, [west, south, east, north], datetime(2000, 1, 1), {})
     for band in bands:
-        asset = source.assets[band]
-        item.add_asset(band, pystac.Asset(asset.get_absolute_href() or asset.href, media_type=pystac.MediaType.GEOTIFF))
+        url = address(source.assets[band], sign=None)
+        item.add_asset(band, pystac.Asset(url, media_type=pystac.MediaType.GEOTIFF))
     return item

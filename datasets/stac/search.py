@@ -39,7 +39,10 @@ def open_catalogue(url: str) -> Client:
         total=RETRIES, backoff_factor=BACKOFF, status_forcelist=RETRIED, allowed_methods=None, raise_on_status=False
     )
     with answers(url):
-        return client.Client.open(url, stac_io=api_io.StacApiIO(timeout=TIMEOUT, max_retries=retry))
+        catalogue = client.Client.open(url, stac_io=api_io.StacApiIO(timeout=TIMEOUT, max_retries=retry))
+    if not catalogue.conforms_to("ITEM_SEARCH"):
+        raise DataError(f"{url} is a catalogue without a search: expected the root of a STAC API")
+    return catalogue
 
 
 @contextmanager
@@ -49,8 +52,6 @@ def answers(url: str) -> Iterator[None]:
     pystac, requests = need("pystac", WHAT), need("requests", WHAT)
     try:
         yield
-    except NotImplementedError:  # pystac-client: the catalogue does not conform to item search
-        raise DataError(f"{url} is a catalogue without a search: expected the root of a STAC API") from None
     except (errors.APIError, requests.RequestException, pystac.STACError, pystac.STACTypeError, ValueError) as error:
         text = " ".join(str(error).split())[:300]
         raise DataError(f"{url} does not answer as a STAC API: {text}; check --catalog and run it again") from error
