@@ -90,6 +90,6 @@ def _header(asset: Asset, reader: Reader) -> Header:
             resolution=raster.transform.a,
             anchor=(raster.transform.c, raster.transform.f),
             dtype=raster.dtypes[0],
-            nodata=raster.nodata,
+            nodata=None if raster.nodata is None else 0,
             colormap=raster.colormap(1) if palette else None,
         )

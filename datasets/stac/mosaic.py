@@ -207,8 +207,7 @@ def _load(
 ) -> np.ndarray:
     """The bands of one item in a window, 0 where it has none: (len(bands), height, width)."""
     stac = need("odc.stac", WHAT)
-    for band in bands:
-        _check(band, address(source.assets[band], sign))
+    nodata = [_no_data_of(band, address(source.assets[band], sign)) for band in bands]
     cube = stac.load(
         [_bare_item(source, box, bands)],
         bands=list(bands),
@@ -218,17 +217,25 @@ def _load(
         nodata=0,
         patch_url=sign,
     )
-    return np.stack([cube[band].values[0] for band in bands])
+    values = np.stack([cube[band].values[0] for band in bands])
+    for band, missing in zip(values, nodata, strict=True):
+        if missing is not None:  # rasterio 1.4 leaves it as it is where it resamples
+            band[band == missing] = 0
+    return values
 
 
-def _check(band: str, url: str) -> None:
-    """RasterioIOError: a file has lost where it lies, which GDAL only warns of; ItemFailed: it has other values."""
+def _no_data_of(band: str, url: str) -> float | None:
+    """The no-data value of the file of a band.
+
+    RasterioIOError: the file has lost where it lies, which GDAL only warns of. ItemFailed: its values are no DN.
+    """
     rasterio = need("rasterio", WHAT)
     with rasterio.open(url) as file:
         if file.crs is None or file.transform.is_identity:
             raise rasterio.errors.RasterioIOError(f"{band} has no CRS or no transform, so the file is damaged")
         if np.dtype(file.dtypes[0]).kind not in "iu":
             raise ItemFailed(f"holds {file.dtypes[0]} in {band}, expected whole numbers (DN)")
+        return file.nodata
 
 
 def address(asset: Asset, sign: Callable[[str], str] | None) -> str:

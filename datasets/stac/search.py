@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
@@ -38,7 +39,8 @@ def open_catalogue(url: str) -> Client:
     retry = need("urllib3", WHAT).Retry(
         total=RETRIES, backoff_factor=BACKOFF, status_forcelist=RETRIED, allowed_methods=None, raise_on_status=False
     )
-    with answers(url):
+    with answers(url), warnings.catch_warnings():
+        warnings.simplefilter("ignore", need("pystac_client.warnings", WHAT).PystacClientWarning)  # errors say more
         catalogue = client.Client.open(url, stac_io=api_io.StacApiIO(timeout=TIMEOUT, max_retries=retry))
     if not catalogue.conforms_to("ITEM_SEARCH"):
         raise DataError(f"{url} is a catalogue without a search: expected the root of a STAC API")

@@ -7,7 +7,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,6 +22,7 @@ CONFORMS_TO = [
     "https://api.stacspec.org/v1.0.0/ogcapi-features",
     "https://api.stacspec.org/v1.0.0/item-search",
 ]
+GEOJSON = "application/geo+json"
 WORLD = {"type": "Polygon", "coordinates": [[[-180, -90], [180, -90], [180, 90], [-180, 90], [-180, -90]]]}
 
 
@@ -130,7 +131,7 @@ class Handler(BaseHTTPRequestHandler):
         links.append({"rel": "data", "href": f"{self.server.url}/collections"})
         if self.server.searchable:
             page["conformsTo"] = CONFORMS_TO
-            links.append({"rel": "search", "href": f"{self.server.url}/search", "method": "POST"})
+            links.append({"rel": "search", "href": f"{self.server.url}/search", "method": "POST", "type": GEOJSON})
         return page | {"links": links}
 
     def _json(self, content: dict, status: int = 200) -> None:
@@ -178,5 +179,4 @@ def _overlap(properties: dict, interval: str) -> bool:
 
 
 def _time(text: str) -> datetime:
-    """A date alone is its first moment in an item; pystac-client writes both ends of an interval in full."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(timezone.utc) + timedelta(0)
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(timezone.utc)
