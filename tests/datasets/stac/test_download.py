@@ -498,3 +498,25 @@ def test_the_command_comes_before_its_options(capsys, out):
     with pytest.raises(SystemExit, match="2"):
         main(["--out", str(out), "stac"])
     assert capsys.readouterr().err == "error: stac comes first, before its options; see --help\n"
+
+
+def test_the_folder_is_read_as_images(server, out):
+    """The reader finds the days, the bands and the offset that were written."""
+    images = pytest.importorskip("datasets.images")
+    tiles = [
+        add_image(server, "a", "2021-05-01T17:20:00Z", **{"s2:processing_baseline": "02.14"}),
+        add_image(server, "b", "2021-05-06T17:20:00Z", **{"s2:processing_baseline": "05.00"}),
+        add_image(
+            server, "c", "2021-05-09T17:20:00Z",
+            **{"s2:processing_baseline": "05.00", "earthsearch:boa_offset_applied": True},
+        ),
+    ]  # fmt: skip
+    assert fetch(server, out) == 0
+    found = images.open_images(out / "images")
+    assert [str(day) for day in found.dates] == ["2021-05-01", "2021-05-06", "2021-05-09"]
+    with rasterio.open(out / "images" / "2021-05-01.tif") as file:
+        expected = np.stack([cut(tile, file) for tile in tiles]).astype(int)  # (3, 10, height, width)
+    expected[1] = np.maximum(expected[1] - 1000, 1)
+    pixels = found.read(rasterio.windows.Window(0, 0, found.grid.width, found.grid.height))
+    assert (pixels.lengths == 3).all() and pixels.doy[:3].tolist() == [121, 126, 129]
+    np.testing.assert_array_equal(pixels.bands, expected.transpose(2, 3, 0, 1).reshape(-1, 10))
