@@ -128,6 +128,15 @@ def test_all_pages_are_read(server, out):
     assert len(list((out / "images").iterdir())) == 5
 
 
+def test_an_item_that_is_on_two_pages_counts_once(server, out, capsys):
+    server.page = 1
+    tile = add_image(server, "a")
+    server.items["sentinel-2-l2a"] *= 2
+    assert fetch(server, out) == 0
+    assert "1 items on 1 days" in capsys.readouterr().out
+    assert_holds(out / "images" / "2021-05-03.tif", tile)
+
+
 def test_a_search_that_fails_twice_is_repeated(server, out):
     add_image(server, "a")
     server.statuses["/search"] = [503, 500]

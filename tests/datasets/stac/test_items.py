@@ -82,7 +82,7 @@ def test_an_asset_is_found_by_key_before_band_name_before_common_name():
 
 
 def test_a_picture_of_several_bands_is_no_band():
-    one = item(keys=["visual"], fields={"eo:bands": [{"name": "red"}, {"name": "green"}, {"name": "blue"}]})
+    one = item(keys=["visual"], fields={"eo:bands": [{"name": "blue"}, {"name": "green"}, {"name": "red"}]})
     with pytest.raises(ItemFailed, match="no asset for B2; its assets are visual"):
         find_assets(one, {"B2": BANDS["B2"]})
 
