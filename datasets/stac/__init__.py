@@ -17,6 +17,7 @@ The same command resumes a run that was interrupted or had failures: it keeps th
 from __future__ import annotations
 
 import json
+import logging
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -123,6 +124,8 @@ def download(
     check_bbox(bbox)
     season = Season.of(year, season_start)
     need("odc.stac", "a STAC catalogue")
+    for library in ("odc", "rasterio"):  # they log each attempt, with signed addresses; what fails in the end is said
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     reader = Reader(SIGNERS[sign]() if sign else None, Event())
     catalogue = open_catalogue(catalog)
     if not has_collection(catalogue, catalog, collection):

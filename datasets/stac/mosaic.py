@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -34,6 +35,7 @@ GDAL = {  # what is not in the user's environment already
 }
 # GDAL remembers what it knows of a file, also that it could not be opened; a further attempt is to ask the server
 AFRESH = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsiaz/:/vsigs/"}
+SIGNATURE = re.compile(r"(\w+://[^\s?'\"]+)\?[^\s'\"]+")  # is not to be printed
 PERMANENT = ("response code: 400", "response code: 401", "response code: 403", "response code: 404")
 
 
@@ -68,7 +70,7 @@ class Reader(NamedTuple):
                 with _gdal_settings(afresh=attempt > 0):
                     return read()
             except errors as error:
-                reason = " ".join(str(error).split())
+                reason = SIGNATURE.sub(r"\1", " ".join(str(error).split()))
                 if attempt + 1 == ATTEMPTS or any(code in reason for code in PERMANENT):
                     raise ItemFailed(f"cannot be read: {reason}") from error
                 self.stop.wait(BACKOFF * 2**attempt)
@@ -251,7 +253,8 @@ def _bare_item(source: Source, box: object, bands: Sequence[str]) -> object:
     item seems to cover the window, so odc-stac opens the file and goes by its own transform.
     """
     pystac = need("pystac", WHAT)
-    west, south, east, north = box.geographic_extent.boundingbox.bbox
+    bounds = box.geographic_extent.boundingbox
+    west, south, east, north = bounds.left, bounds.bottom, bounds.right, bounds.top
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     footprint = {"type": "Polygon", "coordinates": [ring]}
     item = pystac.Item(source.name, footprint, [west, south, east, north], datetime(2000, 1, 1), {})

@@ -227,11 +227,16 @@ def test_an_interrupted_run_is_resumed(server, out, monkeypatch):
 def test_the_newest_baseline_counts_and_older_items_fill_what_it_lacks(server, out):
     old = add_image(server, "old", **{"s2:processing_baseline": "02.14"})
     new = add_image(server, "new", left=LEFT + 240, **{"s2:processing_baseline": "05.00"})  # lacks the west
+    with rasterio.open(server.folder / "old" / "B04.tif", "r+") as file:
+        old[2, 12:15, 12:15], old[2, 20, 20] = 0, 65000
+        file.write(old[2], 1)
     assert fetch(server, out) == 0
     with rasterio.open(out / "images" / "2021-05-03.tif") as file:
         tags, values = file.tags(), file.read().astype(int)
         west = round((LEFT + 240 - file.transform.c) / 10)
-        np.testing.assert_array_equal(values[:, :, :west], cut(old, file)[:, :, :west] + 1000)
+        expected = cut(old, file)[:, :, :west].astype(int)
+        expected = np.where(expected == 0, 0, np.minimum(expected + 1000, 65535))
+        np.testing.assert_array_equal(values[:, :, :west], expected)
         np.testing.assert_array_equal(values[:, :, west:], new[:, 9 : 9 + file.height, : file.width - west])
     assert tags["STAC_ITEMS"] == "new old" and tags["BOA_ADD_OFFSET"] == "-1000"
     assert tags["PROCESSING_BASELINE"] == "05.00"
@@ -358,11 +363,18 @@ def test_an_item_without_a_band_is_set_aside(server, out, capsys):
     assert [path.stem for path in (out / "images").iterdir()] == ["2021-05-01"]
 
 
-def test_addresses_are_signed_when_they_are_read(server, out, monkeypatch):
+def test_addresses_are_signed_when_they_are_read(server, out, monkeypatch, capsys):
     tile = add_image(server, "a")
     server.token = "sig=1"
     assert fetch(server, out.with_name("unsigned")) == 1
     monkeypatch.setitem(stac.SIGNERS, "planetary-computer", lambda: lambda url: f"{url}?sig=1")
+    (server.folder / "a" / "B03.tif").write_bytes(b"no GeoTIFF")
+    assert fetch(server, out, "--sign", "planetary-computer") == 1
+    said = capsys.readouterr()
+    assert "failed: a cannot be read" in said.out and "/files/a/B03.tif" in said.out
+    assert "sig=1" not in said.out + said.err  # a signature opens the files for whoever has it
+
+    add_image(server, "a")
     assert fetch(server, out, "--sign", "planetary-computer") == 0
     assert_holds(out / "images" / "2021-05-03.tif", tile)
 
