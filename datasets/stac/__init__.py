@@ -32,7 +32,7 @@ from datasets.errors import DataError
 from datasets.optional import need
 from datasets.season import Season
 from datasets.stac.days import write_days
-from datasets.stac.items import BANDS, SCL, ItemFailed
+from datasets.stac.items import BANDS, SCL
 from datasets.stac.labels import COLLECTION as LABELS
 from datasets.stac.labels import find_labels, write_labels
 from datasets.stac.mosaic import Reader
@@ -195,10 +195,7 @@ def _labels(
     if not items:
         print(f"no labels: {LABELS} has nothing of {year} in this place")
         return [], {}
-    try:
-        return write_labels(items, bbox, out, reader)
-    except ItemFailed as error:
-        return [], {items[0].id: str(error)}
+    return write_labels(items, bbox, out, reader)
 
 
 def _report(out: Path, year: int, season_start: str, labels: list[Path], failed: Mapping[str, str]) -> int:

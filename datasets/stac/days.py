@@ -60,8 +60,7 @@ def write_days(
                 failed |= job.result()
                 bar.update()
         except BaseException:
-            reader.stop.set()
-            pool.shutdown(cancel_futures=True)
+            reader.stop.set()  # ends the days that are being written, and those that wait at their first window
             raise
     return failed
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from datasets.area import area_of
 from datasets.optional import need
-from datasets.stac.items import newest_first, time_of
+from datasets.stac.items import ItemFailed, newest_first, time_of
 from datasets.stac.mosaic import Reader, Source, address, is_complete, write_mosaic
 from datasets.stac.search import WHAT, search
 
@@ -45,8 +45,7 @@ def write_labels(
     """Write cdl.tif, and confidence.tif where the items have it, with the codes and the palette of the source.
 
     Returns:
-        The files that are there now, and the reason of failure by the name of the item. ItemFailed: the first raster
-        cannot be read.
+        The files that are there now, and the reason of failure by the name of the item.
     """
     written, failed = [], {}
     for key, name in FILES.items():
@@ -64,10 +63,20 @@ def write_labels(
 def _write(
     path: Path, key: str, assets: dict[str, Asset], bbox: tuple[float, float, float, float], reader: Reader
 ) -> dict[str, str]:
-    header = reader.attempt(lambda: _header(next(iter(assets.values())), reader))
-    return write_mosaic(
+    """Write one file, on the grid of the first raster that can be opened; the reason of failure by the name."""
+    failed: dict[str, str] = {}
+    header = None
+    for name, asset in assets.items():
+        try:
+            header = reader.attempt(lambda asset=asset: _header(asset, reader))
+            break
+        except ItemFailed as error:
+            failed[name] = str(error)
+    if header is None:
+        return failed
+    return failed | write_mosaic(
         path,
-        [Source(name, {key: asset}) for name, asset in assets.items()],
+        [Source(name, {key: asset}) for name, asset in assets.items() if name not in failed],
         area_of(bbox, header.crs, header.resolution, anchor=header.anchor, margin=MARGIN),
         [key],
         reader,

@@ -381,7 +381,7 @@ def test_addresses_are_signed_when_they_are_read(server, out, monkeypatch, capsy
 
 def add_labels(server, name, key, values, left, year=2021, **options):
     """Serve a tile of the Cropland Data Layer, whose pixel edges lie at 15 m plus multiples of 30 m."""
-    span = {"start_datetime": f"{year}-01-01T00:00:00Z", "end_datetime": f"{year}-12-31T23:59:59Z"}
+    span = {"start_datetime": f"{year}-01-01T00:00:00Z", "end_datetime": f"{year + 1}-01-01T00:00:00Z"}
     known = next((item for item in server.items["usda-cdl"] if item["id"] == name), None)
     href = server.write(f"{name}/{key}.tif", values, left, top_of_labels(), 30, crs="EPSG:5070", **options)
     asset = pystac.Asset(href, media_type=pystac.MediaType.COG)
@@ -454,12 +454,23 @@ def test_a_truncated_label_raster_is_a_failure(server, out, capsys):
     assert "failed: cdl cannot be read" in capsys.readouterr().out
     assert not (out / "cdl.tif").exists() and (out / "images" / "2021-05-03.tif").exists()
 
+    left = left_of_labels()
+    add_labels(server, "another", "cropland", np.full((40, 30), 6, np.uint8), left + 10 * 30)
+    assert fetch(server, out) == 1
+    with rasterio.open(out / "cdl.tif") as file:
+        column = round((left - file.transform.c) / 30) + 10
+        assert (file.read(1)[:, :column] == 0).all() and (file.read(1)[:, column:] == 6).all()
+    server.truncated.clear()
+    assert fetch(server, out) == 0
+    with rasterio.open(out / "cdl.tif") as file:
+        assert (file.read(1)[:, :column] == 5).all() and column > 0
+
 
 def test_no_labels_are_said_to_be_missing(server, out, capsys):
     add_image(server, "a")
     assert fetch(server, out) == 0
     assert f"no labels: {server.url} has no collection usda-cdl" in capsys.readouterr().out
-    server.items["usda-cdl"] = []
+    add_labels(server, "other", "cultivated", np.full((40, 40), 5, np.uint8), left_of_labels())
     assert fetch(server, out) == 0
     assert "no labels: usda-cdl has nothing of 2021" in capsys.readouterr().out
 
