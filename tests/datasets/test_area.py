@@ -50,6 +50,13 @@ def test_the_grid_covers_the_place_with_whole_pixels(place, resolution, anchor, 
     assert all(margin * resolution - 0.5 <= left < (margin + 1) * resolution + 0.5 for left in spare)
 
 
+def test_the_grid_covers_the_curve_of_a_parallel():
+    """In the middle of its zone it lies about 100 m south of its ends."""
+    area = area_of((-99.5, 60.0, -98.5, 60.5), "EPSG:32614", 10.0)
+    _, (y,) = transform("EPSG:4326", "EPSG:32614", [-99.0], [60.0])
+    assert 0 <= y - (area.top - area.height * 10) < 10
+
+
 def test_transform_of_a_grid():
     area = area_of((-97.5, 38.0, -97.49, 38.01), "EPSG:32614", 10.0)
     assert area.transform == (10.0, 0.0, area.left, 0.0, -10.0, area.top)

@@ -367,7 +367,7 @@ def test_without_a_crs_in_the_items_the_grid_is_in_the_zone_of_the_place(server,
 
 
 def test_the_crs_is_that_of_most_items(server, out):
-    for name, properties in {"a": {}, "b": {"proj:code": "EPSG:32613"}, "c": {"proj:epsg": 32613}}.items():
+    for name, properties in {"a": {}, "d": {}, "b": {"proj:code": "EPSG:32613"}, "c": {"proj:epsg": 32613}}.items():
         add_image(server, name, **{"proj:epsg": None, **properties})
     assert fetch(server, out) == 0
     with rasterio.open(out / "images" / "2021-05-03.tif") as file:
