@@ -7,6 +7,15 @@
 The simulator is in datasets/simulation/: tables of `sites` and `crops`, then `weather`, `fields`, `canopy` and
 `atmosphere`, and `blocks` which puts them together. Unlabelled, train, valid and eval pools have no field in common.
 The same seed gives the same bytes whatever the number of processes.
+
+With --scene, a folder of images instead, with the labels that a mapping team would have, and the truth:
+
+    ROOT/images/S2_YYYY-MM-DD.tif     a pass each: ten bands, 10 m, UTM, uint16 digital numbers, no-data 0
+    ROOT/cdl.tif, confidence.tif      label raster with errors at 30 m, and its confidence in per cent
+    ROOT/truth.tif                    code of what grows, on the grid of the images
+    ROOT/fields.gpkg                  the polygons of fields, roads, water and wild land
+
+How it is drawn is told in datasets/simulation/: `landscape`, `sky`, `render`, `labels` and `scene`.
 """
 
 from __future__ import annotations
@@ -24,7 +33,10 @@ from tqdm import tqdm
 from datasets.classmap import CDL20, write_classmap
 from datasets.errors import DataError
 from datasets.location import DEFAULT, REPOSITORY, locate
+from datasets.optional import need
 from datasets.simulation.blocks import BLOCK, BlockPlan, SeriesBlock, simulate_block
+from datasets.simulation.landscape import ScenePlan
+from datasets.simulation.scene import run_task, tasks_of
 from datasets.simulation.sites import SITES
 from datasets.store import StoreWriter
 from utils.errors import Parser, exit_cleanly
@@ -42,7 +54,10 @@ EPILOG = """examples:
   python -m datasets.simulate --out data/US-sim-1M --unlabelled 1000000 --workers 2
                                                                a million unlabelled series, minutes, 1.3 GB
   python -m datasets.simulate --out /tmp/tiny --unlabelled 500 --train 200 --valid 50 --eval 100 --years 2019
+  python -m datasets.simulate --scene data/scene --site Harvey --year 2019
+                                                               images and labels of a place, with known truth
 """
+SCENE_SIZE, SMALLEST_SCENE, LARGEST_SCENE = 400, 30, 20_000  # pixels along a side
 
 
 def simulate(
@@ -69,19 +84,40 @@ def simulate(
     _check(root, sizes, years, seed, workers)
     pools = [("unlabelled", years[0])] + [(pool, year) for year in years for pool in POOLS[1:]]
     count = unlabelled + len(years) * (train + valid + evaluation)
-    try:
-        with atomic_folder(root) as folder, _mapper_of(workers) as mapper:
-            with tqdm(total=count, unit=" series", desc=f"simulating {root}", disable=not progress) as bar:
-                write_classmap(folder / "classmapping20.csv", CDL20)
-                for pool, year in pools:
-                    if sizes[pool]:
-                        _write_pool(folder / str(year) / pool, pool, year, sizes[pool], seed, mapper, bar)
-    except FileExistsError as error:
-        if error.filename != str(root):
-            raise
-        raise DataError(f"{root}: another process has made it meanwhile") from None
-    except OSError as error:
-        raise DataError(f"{root}: cannot be made ({error.strerror}); choose another --out") from None
+    with _new_folder(root) as folder, _mapper_of(workers) as mapper:
+        with tqdm(total=count, unit=" series", desc=f"simulating {root}", disable=not progress) as bar:
+            write_classmap(folder / "classmapping20.csv", CDL20)
+            for pool, year in pools:
+                if sizes[pool]:
+                    _write_pool(folder / str(year) / pool, pool, year, sizes[pool], seed, mapper, bar)
+    return root
+
+
+def simulate_scene(
+    root: str | Path, *, site: str, year: int, size: int = SCENE_SIZE, seed: int = SEED, workers: int = 1,
+    progress: bool = True,
+) -> Path:  # fmt: skip
+    """Write images and labels of a simulated scene of `size` x `size` pixels of 10 m, and return its path.
+
+    All is made in a sibling folder that takes the name `root` when complete. DataError: `root` exists already, an
+    unknown site, a year, size, seed or number of workers that cannot be, or a library of requirements-geo.txt that is
+    not installed.
+    """
+    root, names = Path(root), [place.name.lower() for place in SITES]
+    if site.lower() not in names:
+        raise DataError(f"unknown site {site!r}; expected one of {', '.join(place.name for place in SITES)}")
+    if not SMALLEST_SCENE <= size <= LARGEST_SCENE:
+        raise DataError(f"size {size}; expected {SMALLEST_SCENE} to {LARGEST_SCENE} pixels")
+    _check(root, {"scene": size}, (year,), seed, workers, out="--scene")
+    for library in ("rasterio", "geopandas", "pyogrio"):
+        need(library, "a scene")
+    plan = ScenePlan(seed, names.index(site.lower()), year, size)
+    with _new_folder(root, "--scene") as folder, _mapper_of(workers) as mapper:
+        tasks = tasks_of(plan, folder)
+        total = sum(task.files() for task in tasks)
+        with tqdm(total=total, unit=" files", desc=f"simulating {root}", disable=not progress) as bar:
+            for files in mapper(run_task, tasks):
+                bar.update(files)
     return root
 
 
@@ -106,9 +142,11 @@ def _is_filled(path: Path) -> bool:
     return path.exists() and not (path.is_dir() and not any(path.iterdir()))
 
 
-def _check(root: Path, sizes: dict[str, int], years: tuple[int, ...], seed: int, workers: int) -> None:
+def _check(
+    root: Path, sizes: dict[str, int], years: tuple[int, ...], seed: int, workers: int, out: str = "--out"
+) -> None:
     if root.exists():
-        raise DataError(f"{root}: already exists; remove it or choose another --out")
+        raise DataError(f"{root}: already exists; remove it or choose another {out}")
     for pool, size in sizes.items():
         if size < 0:
             raise DataError(f"{size} {pool} series asked for; expected 0 or more")
@@ -120,6 +158,20 @@ def _check(root: Path, sizes: dict[str, int], years: tuple[int, ...], seed: int,
         raise DataError(f"seed {seed}; expected 0 or more")
     if workers < 1:
         raise DataError(f"{workers} workers; expected 1 or more")
+
+
+@contextmanager
+def _new_folder(root: Path, option: str = "--out") -> Iterator[Path]:
+    """A folder beside `root` that takes its name at the end, or is removed when anything goes wrong."""
+    try:
+        with atomic_folder(root) as folder:
+            yield folder
+    except FileExistsError as error:
+        if error.filename != str(root):
+            raise
+        raise DataError(f"{root}: another process has made it meanwhile") from None
+    except OSError as error:
+        raise DataError(f"{root}: cannot be made ({error.strerror}); choose another {option}") from None
 
 
 @contextmanager
@@ -198,29 +250,57 @@ def _append(writer: StoreWriter, blocks: list[tuple[BlockPlan, SeriesBlock]], la
 
 def _arguments() -> argparse.Namespace:
     parser = Parser(
-        prog="python -m datasets.simulate", description="Simulate Sentinel-2 series of the six US study sites.",
-        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m datasets.simulate",
+        description="Simulate Sentinel-2 series, or images, of the six US study sites.", epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, default=DEFAULT_PATH, metavar="FOLDER",
-                        help=f"folder to make (default: {DEFAULT.as_posix()} beside the scripts)")
-    parser.add_argument("--unlabelled", type=int, default=UNLABELLED, help=f"series, of the first year ({UNLABELLED})")
-    parser.add_argument("--train", type=int, default=TRAIN, help=f"labelled series a year ({TRAIN})")
-    parser.add_argument("--valid", type=int, default=VALID, help=f"labelled series a year ({VALID})")
-    parser.add_argument("--eval", type=int, default=EVALUATION, help=f"labelled series a year ({EVALUATION})")
-    parser.add_argument("--years", type=int, nargs="+", default=list(YEARS), help="years of the labelled pools")
+    pools = parser.add_argument_group("series")
+    pools.add_argument("--out", type=Path, metavar="FOLDER",
+                       help=f"folder to make (default: {DEFAULT.as_posix()} beside the scripts)")
+    pools.add_argument("--unlabelled", type=int, help=f"series, of the first year ({UNLABELLED})")
+    pools.add_argument("--train", type=int, help=f"labelled series a year ({TRAIN})")
+    pools.add_argument("--valid", type=int, help=f"labelled series a year ({VALID})")
+    pools.add_argument("--eval", type=int, dest="evaluation", help=f"labelled series a year ({EVALUATION})")
+    pools.add_argument("--years", type=int, nargs="+", help="years of the labelled pools")
+    scene = parser.add_argument_group("a scene")
+    scene.add_argument("--scene", type=Path, help="folder to make, of images and labels")
+    scene.add_argument("--site", help=f"one of {', '.join(site.name for site in SITES)}")
+    scene.add_argument("--year", type=int, help="year of the images")
+    scene.add_argument("--size", type=int, help=f"pixels of 10 m along a side ({SCENE_SIZE})")
     parser.add_argument("--seed", type=int, default=SEED, help=f"the same seed gives the same data ({SEED})")
     parser.add_argument("--workers", type=int, default=1, help="processes; the data does not depend on it (1)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser.parse_args()
 
 
+def _given(args: argparse.Namespace, names: tuple[str, ...]) -> dict:
+    """The options of these names that the user gave."""
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def _refuse(given: dict, reason: str) -> None:
+    if given:
+        options = ", ".join("--eval" if name == "evaluation" else f"--{name}" for name in given)
+        raise DataError(f"{options}: {reason}")
+
+
 @exit_cleanly
 def main() -> None:
     args = _arguments()
-    simulate(
-        args.out, unlabelled=args.unlabelled, train=args.train, valid=args.valid, evaluation=args.eval,
-        years=tuple(args.years), seed=args.seed, progress=not args.quiet, workers=args.workers,
-    )  # fmt: skip
+    common = dict(seed=args.seed, progress=not args.quiet, workers=args.workers)
+    pools = _given(args, ("out", "unlabelled", "train", "valid", "evaluation", "years"))
+    scene = _given(args, ("site", "year", "size"))
+    if args.scene is None:
+        _refuse(scene, "for a scene only; add --scene FOLDER or leave out")
+        if "years" in pools:
+            pools["years"] = tuple(pools["years"])
+        simulate(pools.pop("out", DEFAULT_PATH), **pools, **common)
+        return
+    _refuse(pools, "not for a scene; leave out, or leave out --scene")
+    for name in ("site", "year"):
+        if name not in scene:
+            raise DataError(f"--scene needs --{name}, such as --site Harvey --year 2019")
+    simulate_scene(args.scene, **scene, **common)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ WAVELENGTH = np.array((492, 560, 665, 704, 740, 783, 833, 865, 1614, 2202), np.f
 HAZE = (WAVELENGTH / 492) ** -1.3  # Angstrom exponent of continental aerosol
 NOISE = np.array((0.04, 0.025, 0.025, 0.012, 0.012, 0.012, 0.03, 0.012, 0.014, 0.016), np.float32)  # relative
 SWIR = slice(8, 10)
+# spread of what differs among pixels of a scene: brightness, short-wave infrared (both log), haze
+LIGHT_ERROR, SWIR_ERROR, HAZE_ERROR = 0.05, 0.02, 0.002
 
 
 def keep_observations(
@@ -31,7 +33,17 @@ def keep_observations(
     cover = tile.cover.astype(np.float32)
     kept = height > cover
     kept[:, np.argsort(cover, kind="stable")[:at_least]] = True
-    return kept, np.exp(-np.maximum(height - cover, 0) / 0.12) * (cover > 0.015)
+    return kept, nearness_to_cloud(height, cover)
+
+
+def nearness_to_cloud(height: np.ndarray, cover: np.ndarray) -> np.ndarray:
+    """About 1 at the edge of an opaque cloud (where `height` is `cover`), 0 far away and in clear scenes."""
+    return np.exp(-np.maximum(height - cover, 0) / 0.12) * (cover > 0.015)
+
+
+def thin_cloud_chance(nearness: np.ndarray) -> np.ndarray:
+    """Chance of thin cloud at this nearness to an opaque one."""
+    return 0.07 + 0.5 * nearness
 
 
 def observe(
@@ -47,13 +59,27 @@ def observe(
     def of_field() -> np.ndarray:
         return rng.random((fields, shape[1]), dtype=np.float32)[field_of]
 
-    light = np.exp(tile.bright.astype(np.float32) + normal(0.05))
-    swir = np.exp(tile.swir.astype(np.float32) + normal(0.02))
-    haze = tile.haze.astype(np.float32) + normal(0.002)
-    thin = of_field() < 0.07 + 0.5 * nearness
-    opacity = np.where(thin, _opacity(of_field()) * np.exp(normal(0.25)), 0).clip(0, 1)
+    light = np.exp(tile.bright.astype(np.float32) + normal(LIGHT_ERROR))
+    swir = np.exp(tile.swir.astype(np.float32) + normal(SWIR_ERROR))
+    haze = tile.haze.astype(np.float32) + normal(HAZE_ERROR)
+    thin = of_field() < thin_cloud_chance(nearness)
+    opacity = np.where(thin, thin_cloud_opacity(of_field()) * np.exp(normal(0.25)), 0).clip(0, 1)
     shaded = (of_field() < 0.10 + 0.40 * nearness) & ~thin
     depth = np.where(shaded, 0.2 + 0.8 * of_field(), 0)
+    return deliver(rng, surface, light, swir, haze, opacity, depth)
+
+
+def deliver(
+    rng: np.random.Generator, surface: np.ndarray, light: np.ndarray, swir: np.ndarray, haze: np.ndarray,
+    opacity: np.ndarray, depth: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Digital numbers (10, P, D), int16, of surface reflectance (10, P, D) under this sky; all else is (P, D).
+
+    `light` and `swir` are factors, `haze` is reflectance at 490 nm, `opacity` that of cloud, `depth` that of shadow.
+    """
+    def normal(spread: float) -> np.ndarray:
+        return np.float32(spread) * rng.standard_normal(opacity.shape, dtype=np.float32)
+
     out = np.empty(surface.shape, np.int16)
     for band in range(len(surface)):
         value = surface[band] * light
@@ -68,6 +94,6 @@ def observe(
     return out
 
 
-def _opacity(uniform: np.ndarray) -> np.ndarray:
+def thin_cloud_opacity(uniform: np.ndarray) -> np.ndarray:
     """Opacity of thin cloud from uniform numbers: mostly faint, rarely nearly opaque (tuned to real series)."""
     return 0.01 + 0.75 * uniform**3.5

@@ -19,6 +19,8 @@ LABELLED_TILES = 3  # tiles a site that the labelled pools cover; the unlabelled
 WRONG_LABELS = 0.03
 MEAN_PIXELS = 2.5  # pixels a field, assumed
 MIXED = 0.15  # fraction of pixels with a strip of another field in them, assumed
+# spread within a field, log but for the days of green-up and senescence (assumed)
+WITHIN = {"lai": 0.08, "base": 0.08, "days": 1.5, "soil": 0.05, "leaf": 0.03, "wetness": 0.08}
 FEWEST_OBSERVATIONS = 20  # a series, as in real data (23)
 
 
@@ -98,14 +100,14 @@ def _as_pixels(rng: np.random.Generator, fields: Fields, field_of: np.ndarray) -
     """Fields repeated for their pixels, with what differs inside a field: vigour, timing, soil."""
     pixels = fields.take(field_of)
     count = len(field_of)
-    pixels.lai *= rng.lognormal(0, 0.08, (count, 1))
-    pixels.base *= rng.lognormal(0, 0.08, count)
-    late = rng.normal(0, 1.5, (count, 1))
+    pixels.lai *= rng.lognormal(0, WITHIN["lai"], (count, 1))
+    pixels.base *= rng.lognormal(0, WITHIN["base"], count)
+    late = rng.normal(0, WITHIN["days"], (count, 1))
     pixels.up += late
     pixels.down += late
-    pixels.soil += rng.normal(0, 0.05, (count, 1))
-    pixels.leaf *= rng.lognormal(0, 0.03, (count, 1))
-    pixels.wetness *= rng.lognormal(0, 0.08, count)
+    pixels.soil += rng.normal(0, WITHIN["soil"], (count, 1))
+    pixels.leaf *= rng.lognormal(0, WITHIN["leaf"], (count, 1))
+    pixels.wetness *= rng.lognormal(0, WITHIN["wetness"], count)
     return pixels
 
 
