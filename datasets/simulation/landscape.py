@@ -73,6 +73,7 @@ class ScenePlan:
 class Section(NamedTuple):
     """F polygons that cover one section, in metres of the scene's CRS."""
 
+    outline: object  # shapely, the whole square mile
     polygons: list  # (F,) shapely, without overlaps
     kinds: list[str]  # (F,) field, wild, water, farmstead or road
     crop: np.ndarray  # (F,) index into CROPS of what grows
@@ -126,7 +127,7 @@ def sections_in(plan: ScenePlan, bounds: tuple[float, float, float, float]) -> l
 @lru_cache(maxsize=512)
 def section(plan: ScenePlan, i: int, j: int) -> Section:
     """The section at column i and row j of the plane (the origin is the lower left corner of section 0, 0)."""
-    affinity = need("shapely.affinity", "a scene")
+    shapely, affinity = need("shapely", "a scene"), need("shapely.affinity", "a scene")
     site, to_zone = SITES[plan.site], frame(SITES[plan.site]).to_zone()
     rng = _rng(plan, _PLAN_STREAM, i, j)
     pieces = _ground_plan(plan, rng, i, j)
@@ -137,7 +138,9 @@ def section(plan: ScenePlan, i: int, j: int) -> Section:
     claimed = crops.copy()
     wrong = fields & (rng.random(len(crops)) < WRONG_LABELS)
     claimed[wrong] = rng.permutation(crops[fields])[: wrong.sum()]
+    outline = shapely.box(i * SECTION, j * SECTION, (i + 1) * SECTION, (j + 1) * SECTION)
     return Section(
+        affinity.affine_transform(outline, to_zone),
         [affinity.affine_transform(polygon, to_zone) for _, polygon in pieces],
         [kind for kind, _ in pieces],
         crops, _codes(crops, pick), _codes(claimed, pick), certainty,
@@ -159,7 +162,7 @@ def _rng(plan: ScenePlan, *key: int) -> np.random.Generator:
 def _ground_plan(plan: ScenePlan, rng: np.random.Generator, i: int, j: int) -> list[tuple[str, object]]:
     """(kind, polygon) of all that a section is made of, in local metres: the parts cover it without overlaps."""
     shapely = need("shapely", "a scene")
-    lines = ((0, i, j), (1, i, j), (0, i + 1, j), (1, i, j + 1))
+    lines = ((0, i), (1, j), (0, i + 1), (1, j + 1))
     west, south, east, north = (_road_width(plan, *line) / 2 for line in lines)
     x, y = i * SECTION, j * SECTION
     inner = (x + west, y + south, x + SECTION - east, y + SECTION - north)
@@ -195,9 +198,9 @@ def _within(polygon, box):
     return _union([part for part in parts if part.area > 0])
 
 
-def _road_width(plan: ScenePlan, direction: int, i: int, j: int) -> float:
-    """Width of the road west (0) or south (1) of a section: paved, gravel or a track."""
-    return float(_rng(plan, _PLAN_STREAM, i, j, direction).choice((WIDEST_ROAD, 18.0, 10.0), p=(0.3, 0.5, 0.2)))
+def _road_width(plan: ScenePlan, direction: int, line: int) -> float:
+    """Width of the road along a section line that runs north (0) or east (1): paved, gravel or a track."""
+    return float(_rng(plan, _PLAN_STREAM, line, direction, 0, 0).choice((WIDEST_ROAD, 18.0, 10.0), p=(0.3, 0.5, 0.2)))
 
 
 def _fields(rng: np.random.Generator, bounds: tuple[float, ...], landscape: Landscape) -> list[tuple]:

@@ -73,10 +73,11 @@ def ground_of(plan: ScenePlan, window: Window, with_fields: bool = True) -> Grou
     places = sections_in(plan, bounds)
     sections = [section(plan, *place) for place in places]
     polygons = [polygon for part in sections for polygon in part.polygons]
-    number = features.rasterize(
-        zip(polygons, range(len(polygons)), strict=True), out_shape=(window.height, window.width),
-        transform=transform, fill=-1, dtype="int32",
-    )  # fmt: skip
+    last = np.cumsum([len(part.polygons) for part in sections]) - 1
+    # a centre may lie in none, by rounding of the corners: such a pixel is of the last polygon of its section
+    shapes = [(part.outline, number) for part, number in zip(sections, last.tolist(), strict=True)]
+    shapes += [(polygon, number) for number, polygon in enumerate(polygons)]
+    number = features.rasterize(shapes, (window.height, window.width), transform=transform, fill=-1, dtype="int32")
     fields = None
     if with_fields:
         parts = [vars(grown(plan, *place)) for place in places]

@@ -105,25 +105,33 @@ def write_truth(task: Task) -> None:
 def write_polygons(task: Task) -> None:
     """fields.gpkg: what covers the scene, with kind, crop and code, a row of sections at a time."""
     plan, path = task.plan, task.folder / "fields.gpkg"
-    shapely, geopandas = need("shapely", "a scene"), need("geopandas", "a scene")
-    need("pyogrio", "a scene").set_gdal_config_options({"OGR_CURRENT_DATE": f"{plan.year}-12-31T00:00:00.000Z"})
+    pyogrio = need("pyogrio", "a scene")
     at, side = frame(SITES[plan.site]), plan.size * PIXEL
     bounds = (at.left, at.top - side, at.left + side, at.top)
     places = sections_in(plan, bounds)
-    for lower in sorted({j for _, j in places}):
-        rows = []
-        for i, j in (place for place in places if place[1] == lower):
-            part = section(plan, i, j)
-            for number, (kind, polygon, code) in enumerate(zip(part.kinds, part.polygons, part.code, strict=True)):
-                rows.append((f"{i}.{j}.{number}", kind, COVERS[code][0], int(code), polygon))
-        frame_of = geopandas.GeoDataFrame(rows, columns=["field", "kind", "crop", "code", "geometry"], crs=at.epsg)
-        frame_of["geometry"] = shapely.intersection(frame_of.geometry.values, shapely.box(*bounds))
-        inside = frame_of[frame_of.geometry.area >= PIXEL**2]
-        if len(inside):
-            inside.to_file(
-                path, layer="fields", driver="GPKG", engine="pyogrio", mode="a" if path.exists() else "w",
-                promote_to_multi=True,
-            )  # fmt: skip
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": f"{plan.year}-12-31T00:00:00.000Z"})  # same bytes every day
+    try:
+        for lower in sorted({j for _, j in places}):
+            table = _polygon_table(plan, [place for place in places if place[1] == lower], bounds)
+            if len(table):
+                mode = "a" if path.exists() else "w"
+                table.to_file(path, layer="fields", driver="GPKG", engine="pyogrio", mode=mode, promote_to_multi=True)
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
+
+
+def _polygon_table(plan: ScenePlan, places: list[tuple[int, int]], bounds: tuple[float, float, float, float]):
+    """GeoDataFrame of the polygons of these sections within bounds; what covers less than a pixel is left out."""
+    shapely, geopandas = need("shapely", "a scene"), need("geopandas", "a scene")
+    rows = []
+    for i, j in places:
+        part = section(plan, i, j)
+        for number, (kind, polygon, code) in enumerate(zip(part.kinds, part.polygons, part.code, strict=True)):
+            rows.append((f"{i}.{j}.{number}", kind, COVERS[code][0], int(code), polygon))
+    columns = ["field", "kind", "crop", "code", "geometry"]
+    table = geopandas.GeoDataFrame(rows, columns=columns, crs=frame(SITES[plan.site]).epsg)
+    table["geometry"] = shapely.intersection(table.geometry.values, shapely.box(*bounds))
+    return table[table.geometry.area >= PIXEL**2]
 
 
 def _open_image(folder: Path, plan: ScenePlan, number: int):

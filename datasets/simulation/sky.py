@@ -1,6 +1,7 @@
 """The sky over a scene on one pass: clouds that hang together, the shadows they cast, haze, and the swath's edge.
 
 The chances are those of `atmosphere`; uniform numbers from coherent random fields take the place of its draws a field.
+Opaque clouds, which the mask behind the series of US-sim takes out, are left in, as in Level-2A images.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def cloud_opacity(plan: ScenePlan, number: int, xs: np.ndarray, ys: np.ndarray) 
     inward = np.maximum(1 - drawn / chance, 0)  # uniform within thin clouds
     thin = np.where(inward > 0, atmosphere.thin_cloud_opacity(inward) * texture, 0)
     inside = np.maximum(np.float32(cloud_limit(plan, number)) - height, 0)
-    opaque = (1 - np.exp(-inside / 0.1)) * np.minimum(texture**0.5, 1)
+    opaque = (1 - np.exp(-inside / 0.2)) * np.minimum(texture**0.5, 1)
     return np.minimum(np.maximum(thin, opaque), 1)
 
 
