@@ -66,9 +66,11 @@ def label_window(plan: ScenePlan, window: Window) -> tuple[np.ndarray, np.ndarra
     chance = np.where(edge, EDGE_ERRORS[0], np.where(near, EDGE_ERRORS[1], UNSURE_ERRORS * (1 - confidence / 100)))
     wrong = noise.uniform(normal(_ERROR, 45.0)) < chance
     claimed = ground.claimed[ground.number]
-    beside = _shifted(claimed, normal(_DOWN, 60.0), normal(_ACROSS, 60.0))
-    other = _other_cover(plan, noise.uniform(normal(_OTHER, 90.0)))
-    mistaken = np.where(near & (beside != claimed), beside, other)
+    mistaken = _other_cover(plan, noise.uniform(normal(_OTHER, 90.0)))
+    down, across = normal(_DOWN, 60.0), normal(_ACROSS, 60.0)
+    for rows, columns in ((down, across), (-down, -across), (across, -down), (-across, down)):  # the last one decides
+        beside = _shifted(claimed, rows, columns)
+        mistaken = np.where(near & (beside != claimed), beside, mistaken)
     codes = np.where(wrong, mistaken, claimed)
     confidence = np.where(wrong, np.maximum(confidence - 12, 1), confidence)
     inner = slice(2 * REACH, -2 * REACH)

@@ -76,10 +76,10 @@ def write_labels(task: Task) -> None:
     cells = cells_of(task.plan)
     affine = need("affine", "a scene").Affine(CELL, 0, cells.left, 0, -CELL, cells.top)
     grid = dict(crs=CRS, transform=affine, height=cells.height, width=cells.width, dtype="uint8", count=1)
-    rasterio = need("rasterio", "a scene")
+    stored, rasterio = _creation(max(cells.height, cells.width)), need("rasterio", "a scene")
     with (
-        rasterio.open(task.folder / "cdl.tif", "w", **_creation(), **grid, nodata=0) as codes,
-        rasterio.open(task.folder / "confidence.tif", "w", **_creation(), **grid) as confidence,
+        rasterio.open(task.folder / "cdl.tif", "w", **stored, **grid, nodata=0) as codes,
+        rasterio.open(task.folder / "confidence.tif", "w", **stored, **grid) as confidence,
     ):
         codes.write_colormap(1, palette())
         confidence.set_band_description(1, "confidence, per cent")
@@ -94,7 +94,7 @@ def write_truth(task: Task) -> None:
     """truth.tif: the code of what grows at the centre of each pixel."""
     plan = task.plan
     with need("rasterio", "a scene").open(
-        task.folder / "truth.tif", "w", **_creation(), **_image_grid(plan), dtype="uint8", count=1, nodata=0
+        task.folder / "truth.tif", "w", **_creation(plan.size), **_image_grid(plan), dtype="uint8", count=1, nodata=0
     ) as file:
         file.write_colormap(1, palette())
         for window in windows(plan, SIDE):
@@ -136,17 +136,18 @@ def _polygon_table(plan: ScenePlan, places: list[tuple[int, int]], bounds: tuple
 
 def _open_image(folder: Path, plan: ScenePlan, number: int):
     file = need("rasterio", "a scene").open(
-        folder / image_name(plan, number), "w", **_creation(), **_image_grid(plan), dtype="uint16", count=len(BANDS),
-        nodata=0, predictor=2, interleave="band",
+        folder / image_name(plan, number), "w", **_creation(plan.size), **_image_grid(plan), dtype="uint16",
+        count=len(BANDS), nodata=0, predictor=2, interleave="band",
     )  # fmt: skip
     file.descriptions = BANDS
     file.update_tags(SOURCE=f"simulated, {SITES[plan.site].name} {plan.year}, seed {plan.seed}")
     return file
 
 
-def _creation() -> dict:
-    """How every GeoTIFF is stored."""
-    return dict(driver="GTiff", tiled=True, blockxsize=SIDE, blockysize=SIDE, compress="deflate", BIGTIFF="IF_SAFER")
+def _creation(side: int) -> dict:
+    """How every GeoTIFF is stored; blocks are no larger than a raster of `side` pixels needs, in steps of 16."""
+    block = min(SIDE, -(-side // 16) * 16)
+    return dict(driver="GTiff", tiled=True, blockxsize=block, blockysize=block, compress="deflate", BIGTIFF="IF_SAFER")
 
 
 def _image_grid(plan: ScenePlan) -> dict:

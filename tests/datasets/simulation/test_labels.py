@@ -21,7 +21,7 @@ from datasets.simulation.landscape import ScenePlan, frame
 from datasets.simulation.render import Window, at_edge
 from datasets.simulation.sites import HARVEY, SITES
 
-PLAN = ScenePlan(seed=7, site=SITES.index(HARVEY), year=2019, size=900)
+PLAN = ScenePlan(seed=7, site=SITES.index(HARVEY), year=2019, size=600)
 CELLS = cells_of(PLAN)
 
 
@@ -50,7 +50,7 @@ def rings(ground):
 
 def test_the_grid_is_that_of_the_cdl_and_covers_the_images():
     assert CELLS.left % 30 == 15 and CELLS.top % 30 == 15
-    at, side = frame(HARVEY), 9_000
+    at, side = frame(HARVEY), 6_000
     corners = [at.left, at.left + side], [at.top, at.top - side]
     for x in corners[0]:
         for y in corners[1]:
@@ -123,8 +123,8 @@ def test_a_cell_is_of_the_polygon_at_its_centre(ground):
     from datasets.simulation.render import ground_of
 
     at = frame(HARVEY)
-    image = ground_of(PLAN, Window(0, 0, 900, 900), with_fields=False)
-    rows, columns = np.array([40, 100, 200]), np.array([40, 150, 222])
+    image = ground_of(PLAN, Window(0, 0, 600, 600), with_fields=False)
+    rows, columns = np.array([40, 100, 160]), np.array([40, 110, 162])
     x, y = CELLS.left + CELL * (columns + 0.5), CELLS.top - CELL * (rows + 0.5)
     east, north = (np.array(v) for v in transform(CRS, f"EPSG:{at.epsg}", x, y))
     r, c = ((at.top - north) // 10).astype(int), ((east - at.left) // 10).astype(int)

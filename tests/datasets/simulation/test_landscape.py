@@ -21,7 +21,7 @@ PLAN = ScenePlan(seed=7, site=SITES.index(HARVEY), year=2019, size=400)
 NUMBERS = range(len(SITES))
 
 
-def sections(plan: ScenePlan, side: int = 7) -> list:
+def sections(plan: ScenePlan, side: int = 4) -> list:
     return [section(plan, i, j) for i in range(side) for j in range(-side, 0)]
 
 
@@ -52,15 +52,15 @@ def test_a_larger_scene_has_the_same_ground_plan():
 @pytest.mark.parametrize("site", NUMBERS, ids=lambda n: SITES[n].name)
 def test_covers_have_about_the_shares_of_the_site(site):
     area = Counter()
-    for part in sections(ScenePlan(5, site, 2019, 400), side=11):
+    for part in sections(ScenePlan(5, site, 2019, 400), side=6):
         for crop, polygon in zip(part.crop, part.polygons, strict=True):
             area[CROPS[crop].name] += polygon.area
     total = sum(area.values())
-    assert total == pytest.approx(121 * SECTION**2, rel=1e-3)
+    assert total == pytest.approx(36 * SECTION**2, rel=1e-3)
     land = SITES[site].land
     for name in land:
         share = land[name] / sum(land.values())
-        assert area[name] / total == pytest.approx(share, abs=0.02 + 0.35 * share), name
+        assert area[name] / total == pytest.approx(share, abs=0.03 + 0.4 * share), name
 
 
 def test_what_is_not_a_field_has_its_own_cover():
@@ -74,19 +74,19 @@ def test_what_is_not_a_field_has_its_own_cover():
 def test_centre_pivots_are_where_the_site_has_them():
     def circles(site) -> int:
         plan = ScenePlan(5, SITES.index(site), 2019, 400)
-        polygons = [p for s in sections(plan) for k, p in zip(s.kinds, s.polygons, strict=True) if k == "field"]
+        polygons = [p for s in sections(plan, side=4) for k, p in zip(s.kinds, s.polygons, strict=True) if k == "field"]
         return sum(4 * np.pi * p.area / p.length**2 > 0.99 for p in polygons)
 
-    assert circles(HARVEY) > 15 and circles(RANDOLPH) == 0
+    assert circles(HARVEY) > 5 and circles(RANDOLPH) == 0
 
 
 def test_few_whole_fields_are_labelled_wrong_and_nothing_else():
-    parts = sections(PLAN, side=11)
+    parts = sections(PLAN, side=8)
     pairs = [pair for s in parts for pair in zip(s.claimed, s.crop, strict=True)]
     wrong = np.array([code not in CROPS[crop].codes for code, crop in pairs])
     field = np.concatenate([np.array(s.kinds) == "field" for s in parts])
     assert not wrong[~field].any()
-    assert 0.5 * WRONG_LABELS < wrong[field].mean() < WRONG_LABELS
+    assert 0.4 * WRONG_LABELS < wrong[field].mean() < 1.3 * WRONG_LABELS
 
 
 def test_codes_are_those_of_the_cover_and_have_a_name():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from datasets.simulate import plan_blocks
 from datasets.simulation import canopy
 from datasets.simulation.atmosphere import HAZE
+from datasets.simulation.blocks import simulate_block
 from datasets.simulation.landscape import ScenePlan
 from datasets.simulation.render import (
     Window,
@@ -25,6 +27,11 @@ from datasets.simulation.sky import outside_swath, sky_of
 PLAN = ScenePlan(seed=7, site=SITES.index(HARVEY), year=2019, size=400)
 WINDOW = Window(40, 60, 96, 80)
 PASSES = list(range(len(PLAN.weather.days)))
+
+
+@pytest.fixture(scope="module")
+def numbers() -> np.ndarray:
+    return render(PLAN, WINDOW, PASSES)
 
 
 def test_windows_cover_the_scene_once():
@@ -53,7 +60,7 @@ def test_the_ground_is_the_same_in_every_window():
     assert whole.number.min() >= 0
 
 
-def test_the_clear_series_of_a_field_is_what_canopy_and_atmosphere_give():
+def test_the_clear_series_of_a_field_is_what_canopy_and_atmosphere_give(numbers):
     ground = ground_of(PLAN, WINDOW)
     inner = ~at_edge(ground.number)
     inner[[0, -1]] = inner[:, [0, -1]] = False
@@ -62,7 +69,6 @@ def test_the_clear_series_of_a_field_is_what_canopy_and_atmosphere_give():
     assert inside.sum() > 400
     one, tile = ground.fields.take(np.array([field])), PLAN.weather
     surface = canopy.reflectance(one, canopy.ground_state(one, tile.days), tile)[:, 0]  # (10, D)
-    numbers = render(PLAN, WINDOW, PASSES)
     xs, ys = centres(PLAN, WINDOW)
     compared = 0
     for n in PASSES:
@@ -92,7 +98,7 @@ def test_an_image_does_not_depend_on_the_passes_made_with_it():
 
 
 def test_digital_numbers_are_in_range_and_zero_only_outside_the_swath():
-    window = Window(100, 200, 60, 200)
+    window = Window(100, 250, 30, 120)
     numbers = render(PLAN, window, PASSES)
     outside = np.stack([outside_swath(PLAN, n, *centres(PLAN, window)) for n in PASSES])
     assert outside.any() and numbers.dtype == np.uint16
@@ -101,11 +107,7 @@ def test_digital_numbers_are_in_range_and_zero_only_outside_the_swath():
     assert numbers.max() <= 16_000
 
 
-def test_series_are_like_those_of_the_simulator():
-    numbers = render(PLAN, WINDOW, PASSES)
-    from datasets.simulate import plan_blocks
-    from datasets.simulation.blocks import simulate_block
-
+def test_series_are_like_those_of_the_simulator(numbers):
     plans = [p for p in plan_blocks("train", 2019, 20_000, seed=7) if p.site == PLAN.site]
     pooled = np.concatenate([simulate_block(p).bands for p in plans])
     opaque = np.stack([sky_of(PLAN, n, *centres(PLAN, WINDOW)).opacity for n in PASSES]) > 0.5

@@ -45,19 +45,19 @@ def test_cloud_over_the_year_is_as_in_the_weather():
 
 def test_clouds_hang_together():
     cloudy = [n for n in PASSES if 0.2 < PLAN.weather.cover[n] < 0.8]
-    state = np.stack([cloud_opacity(PLAN, n, XS, YS) > 0.5 for n in cloudy]).astype(float)
+    state = np.stack([cloud_opacity(PLAN, n, XS[:200], YS[:200]) > 0.5 for n in cloudy]).astype(float)
 
     def agreement(step: int) -> float:
         return np.corrcoef(state[:, :, :-step].ravel(), state[:, :, step:].ravel())[0, 1]
 
-    assert agreement(1) > 0.95 and agreement(10) > 0.7 > agreement(200)
+    assert agreement(1) > 0.95 and agreement(10) > 0.7 > agreement(150)
     inner = state[:, 1:-1, 1:-1]
-    around = [state[:, r : r + 398, c : c + 398] for r, c in ((0, 1), (1, 0), (1, 2), (2, 1))]
+    around = [state[:, r : r + 198, c : c + 198] for r, c in ((0, 1), (1, 0), (1, 2), (2, 1))]
     assert np.mean(inner > np.max(around, axis=0)) < 1e-3  # a cloud of one pixel
 
 
 def test_opacity_begins_at_nothing_and_ends_at_one():
-    values = np.stack([cloud_opacity(PLAN, n, XS, YS) for n in PASSES[::5]])
+    values = np.stack([cloud_opacity(PLAN, n, XS[:200], YS[:200]) for n in PASSES[::5]])
     assert values.min() == 0 and 0.95 < values.max() <= 1
     steps = np.abs(np.diff(values, axis=2))
     assert np.quantile(steps, 0.999) < 0.35  # edges are soft
