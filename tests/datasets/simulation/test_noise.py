@@ -28,7 +28,7 @@ def test_a_point_has_one_value_in_every_window():
 
 
 def test_rows_follow_y_and_columns_follow_x():
-    xs, ys = np.arange(3) * 1e5, np.arange(5) * 1e5 + 7e6
+    xs, ys = np.arange(3) * 1e3, np.arange(5) * 1e3 + 7e6
     values = smooth((1,), xs, ys, 50.0)
     np.testing.assert_array_equal(values[:, 1], smooth((1,), xs[1:2], ys, 50.0)[:, 0])
     np.testing.assert_array_equal(values[2], smooth((1,), xs, ys[2:3], 50.0)[0])

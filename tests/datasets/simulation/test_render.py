@@ -84,7 +84,9 @@ def test_the_clear_series_of_a_field_is_what_canopy_and_atmosphere_give(numbers)
 
 
 def test_pixels_of_a_field_differ_a_little_and_smoothly():
-    numbers = render(PLAN, WINDOW, [int(np.argmin(PLAN.weather.cover))])[0].astype(float)
+    skies = [sky_of(PLAN, n, *centres(PLAN, WINDOW)) for n in PASSES[:40]]
+    clear = int(np.argmin([sky.opacity.max() + sky.depth.max() for sky in skies]))
+    numbers = render(PLAN, WINDOW, [clear])[0].astype(float)
     ground = ground_of(PLAN, WINDOW)
     inside = (ground.number == np.bincount(ground.number.ravel()).argmax()) & ~at_edge(ground.number)
     red_edge = np.where(inside, numbers[5], np.nan)
@@ -112,7 +114,7 @@ def test_series_are_like_those_of_the_simulator(numbers):
     pooled = np.concatenate([simulate_block(p).bands for p in plans])
     opaque = np.stack([sky_of(PLAN, n, *centres(PLAN, WINDOW)).opacity for n in PASSES]) > 0.5
     seen = np.moveaxis(numbers, 1, -1)[~opaque & (numbers[:, 0] > 0)]
-    for quantile, tolerance in ((0.02, 0.5), (0.5, 0.3), (0.9, 0.3)):
+    for quantile, tolerance in ((0.05, 0.5), (0.5, 0.3), (0.9, 0.3)):
         ratio = np.quantile(seen, quantile, axis=0) / np.quantile(pooled, quantile, axis=0)
         assert np.abs(np.log(ratio)).max() < tolerance, (quantile, ratio)
 
