@@ -15,6 +15,7 @@ from rasterio.warp import reproject, transform_bounds
 
 from datasets import stac
 from datasets.download import main
+from datasets.images import open_images
 from datasets.stac import mosaic
 from datasets.stac.items import BANDS
 from tests.support.stac_server import WORLD, serve
@@ -554,7 +555,6 @@ def test_the_command_comes_before_its_options(capsys, out):
 
 def test_the_folder_is_read_as_images(server, out):
     """The reader finds the days, the bands and the offset that were written."""
-    images = pytest.importorskip("datasets.images")
     tiles = [
         add_image(server, "a", "2021-05-01T17:20:00Z", **{"s2:processing_baseline": "02.14"}),
         add_image(server, "b", "2021-05-06T17:20:00Z", **{"s2:processing_baseline": "05.00"}),
@@ -564,7 +564,7 @@ def test_the_folder_is_read_as_images(server, out):
         ),
     ]  # fmt: skip
     assert fetch(server, out) == 0
-    found = images.open_images(out / "images")
+    found = open_images(out / "images")
     assert [str(day) for day in found.dates] == ["2021-05-01", "2021-05-06", "2021-05-09"]
     with rasterio.open(out / "images" / "2021-05-01.tif") as file:
         expected = np.stack([cut(tile, file) for tile in tiles]).astype(int)  # (3, 10, height, width)
