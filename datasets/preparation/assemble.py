@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--min-observations", type=int, default=MIN_OBSERVATIONS, help=f"fewest of a series ({MIN_OBSERVATIONS})")
     add("--seed", type=int, default=SEED, help=f"of everything that is drawn ({SEED})")
     add("--workers", type=int, default=1, help="processes that read images; the result does not depend on it (1)")
-    add("--overwrite", action="store_true", help="throw the parts of an interrupted run away, whatever its options")
+    add("--overwrite", action="store_true", help="replace the series of this site and year, and the parts of an"
+        " interrupted run with other options")  # fmt: skip
     add("--dry-run", action="store_true", help="say what would be read, and end")
     add("--quiet", action="store_true", help="no progress bar")
 
@@ -140,7 +141,7 @@ def prepare(
 
     `samples` come in the order of `extract.in_block_order`, labelled ones with columns label, code and block.
     `split_of` gives the split of each (NOT_SPLIT: left out); None: unlabelled series, of which the `most` of lowest
-    rank are kept. An interrupted call is continued by the same one, with the same bytes as result.
+    rank are kept. `overwrite`: replace the series of the site, and throw parts of other calls away. An interrupted call is continued by the same one, with the same bytes as result.
 
     Raises:
         DataError: as `check_addition` and `manifest.work_folder`; no series is left.
@@ -149,7 +150,7 @@ def prepare(
     folder, name = target.parts, manifest.digest(fingerprint)
     is_added = folder.is_dir() and recorded(target.root, target.year, target.site, target.classmap) == name
     if not is_added:
-        check_addition(target.root, target.year, target.site, target.classmap)
+        check_addition(target.root, target.year, target.site, target.classmap, replace=overwrite)
     with manifest.work_folder(folder, fingerprint, overwrite=overwrite):
         jobs = extract.plan(source.grid, samples, extract.window_shape(source))
         try:
@@ -175,7 +176,10 @@ def prepare(
                 continue
         else:
             meta = {"fingerprint": name, **fingerprint, "pixels left out": filtered, "observations": told}
-            add_to_root(target.root, target.year, pieces, site=target.site, classmap=target.classmap, meta=meta)
+            add_to_root(
+                target.root, target.year, pieces, site=target.site, classmap=target.classmap, meta=meta,
+                replace=overwrite,
+            )  # fmt: skip
         _show(target, source, ndvi)
     manifest.remove(folder)
 

@@ -40,7 +40,7 @@ def work_folder(folder: Path, fingerprint: dict, *, overwrite: bool = False) -> 
                     " give the same again to continue it, or --overwrite to throw its parts away"
                 )
             manifest.unlink()
-        if overwrite or not manifest.exists():
+        if not manifest.exists():
             for part in folder.glob("*.part"):
                 part.unlink()
             write_text(manifest, json.dumps(fingerprint, indent=2))

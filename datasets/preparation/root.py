@@ -3,6 +3,8 @@
     ROOT/classmapping<C>.csv                      written by the first labelled site, the same for all that follow
     ROOT/<year>/{train,valid,eval,unlabelled}/    stores; meta.json keeps what is known of each site under "sites"
 
+A site that is there already is refused, or with `replace` its series make way for the new ones.
+
 All stores of a call change together. They are written in ROOT/.adding first, a file "complete" is put beside them, and
 only then does each take its place. A process killed before that file changes nothing; the next call removes what it
 left. A process killed after it has done its work; the next call, or `settle`, moves the rest.
@@ -41,6 +43,7 @@ def add_to_root(
     site: str,
     classmap: ClassMap | None,
     meta: dict | Callable[[], dict],
+    replace: bool = False,
 ) -> dict[str, int]:
     """Add the series of a site and year to the stores ROOT/<year>/<split>; returns the series added to each split.
 
@@ -48,16 +51,20 @@ def add_to_root(
     come in any order; memory does not depend on their number. Labelled pieces have a column `label` (class ids of
     `classmap`), unlabelled ones have none and `classmap` is None. Where a piece has no column `region`, it is `site`.
     `meta` is kept in meta.json under the site's name; a function is called when the last piece has been written.
+    With `replace` the series of this region that are there already, of all three labelled splits or of the unlabelled
+    one, are removed in the same step.
 
     Raises:
         DataError: as `check_addition`; a piece with a region that is there already; no series; what StoreWriter says.
     """
     root = Path(root)
     with writing(root):
-        check_addition(root, year, site, classmap)
+        check_addition(root, year, site, classmap, replace=replace)
         folder = root / ADDING
         try:
-            counts = _write(root, year, pieces, site, meta)
+            counts = _write(root, year, pieces, site, meta, replace)
+            if replace:
+                _write_without(root, year, site, [split for split in _splits_of(classmap) if split not in counts])
             if classmap is not None:
                 write_classmap(folder / _classmap_name(classmap), classmap)
             (folder / COMPLETE).touch()
@@ -68,26 +75,36 @@ def add_to_root(
     return counts
 
 
-def check_addition(root: str | Path, year: int, site: str, classmap: ClassMap | None) -> None:
-    """DataError if `site` is in ROOT/<year> already (with labels, or without for no `classmap`) or the map differs."""
+def check_addition(
+    root: str | Path, year: int, site: str, classmap: ClassMap | None, *, replace: bool = False
+) -> None:
+    """DataError if the map differs, or `site` is in ROOT/<year> already (with labels, or without for no `classmap`).
+
+    With `replace` the site may be there.
+    """
     root = Path(root)
     if root.exists() and not root.is_dir():
         raise DataError(f"{root}: a file; expected a folder, or a path that is not there yet")
-    for split in (UNLABELLED,) if classmap is None else LABELLED:
+    for split in () if replace else _splits_of(classmap):
         path = root / str(year) / split
         if path.exists() and site.lower() in _regions(Store.open(path)):
-            raise DataError(f"{path}: has series of the site {site!r} already; give another --site, --year or --out")
+            raise DataError(f"{path}: has series of the site {site!r} already; give another --site, --year or --out,"
+                            " or replace them with --overwrite")
     if classmap is not None:
         _check_classmap(root, classmap)
 
 
 def recorded(root: str | Path, year: int, site: str, classmap: ClassMap | None) -> str | None:
     """The `fingerprint` in what meta.json keeps of a site, as `add_to_root` was given it; None where there is none."""
-    for split in (UNLABELLED,) if classmap is None else LABELLED:
+    for split in _splits_of(classmap):
         path = Path(root) / str(year) / split
         if path.exists() and site in (sites := Store.open(path).meta["provenance"].get("sites", {})):
             return sites[site].get("fingerprint")
     return None
+
+
+def _splits_of(classmap: ClassMap | None) -> tuple[str, ...]:
+    return (UNLABELLED,) if classmap is None else LABELLED
 
 
 def settle(root: str | Path) -> None:
@@ -116,7 +133,7 @@ def writing(root: str | Path) -> Iterator[None]:
 
 
 def _write(
-    root: Path, year: int, pieces: Iterable[Piece], site: str, meta: dict | Callable[[], dict]
+    root: Path, year: int, pieces: Iterable[Piece], site: str, meta: dict | Callable[[], dict], replace: bool
 ) -> dict[str, int]:
     """Write the grown stores into ROOT/.adding/<year>; returns the series added to each split."""
     counts = dict.fromkeys(SPLITS, 0)
@@ -129,7 +146,8 @@ def _write(
             if split not in writers:
                 writer = StoreWriter(root / ADDING / str(year) / split, source=str(root / str(year) / split))
                 writers[split] = stack.enter_context(writer)
-                known[split] = _copy_old(root / str(year) / split, writer, list(index))
+                old = root / str(year) / split
+                known[split] = _copy_old(old, writer, list(index), without=site if replace else None)
             again = {str(name).lower() for name in index["region"]} & known[split]
             if again:
                 raise DataError(f"{root / str(year) / split}: has series of the site {min(again)!r} already")
@@ -144,23 +162,51 @@ def _write(
     return {split: counts[split] for split in writers}
 
 
-def _copy_old(path: Path, writer: StoreWriter, new_columns: list[str]) -> set[str]:
-    """Put the series of the store at `path` first, with the columns of old and new; returns its sites' names."""
+def _write_without(root: Path, year: int, site: str, splits: list[str]) -> None:
+    """Write the stores of these splits without the site into ROOT/.adding; an empty folder if no series is left."""
+    for split in splits:
+        path, new = root / str(year) / split, root / ADDING / str(year) / split
+        if not path.exists() or site.lower() not in (names := _regions(Store.open(path))):
+            continue
+        if names == {site.lower()}:
+            new.mkdir(parents=True)
+            continue
+        with StoreWriter(new, source=str(path)) as writer:
+            _copy_old(path, writer, [], without=site)
+
+
+def _copy_old(path: Path, writer: StoreWriter, new_columns: list[str], *, without: str | None = None) -> set[str]:
+    """Put the series of the store at `path` first, with the columns of old and new, but for a site's.
+
+    Returns the names of the sites that are kept.
+    """
     if not path.exists():
         return set()
     store = Store.open(path)
     writer.provenance = dict(store.meta["provenance"])
-    writer.provenance["sites"] = dict(writer.provenance.get("sites", {}))
+    sites = writer.provenance.get("sites", {})
+    writer.provenance["sites"] = {name: known for name, known in sites.items() if not _same(name, without)}
     first = 0
     for old in _index_pieces(store):
         offsets = store.offsets[first : first + len(old) + 1]
-        rows, first = slice(offsets[0], offsets[-1]), first + len(old)
+        rows, first, lengths = slice(offsets[0], offsets[-1]), first + len(old), np.diff(offsets)
+        bands, doy = store.bands[rows], store.doy[rows]
+        if without is not None and "region" in old:
+            kept = np.array([not _same(name, without) for name in old["region"]], dtype=bool)
+            of_kept = np.repeat(kept, lengths)
+            bands, doy, lengths, old = bands[of_kept], doy[of_kept], lengths[kept], old[kept]
+            if not kept.any():
+                continue
         columns = list(_ordered(dict.fromkeys([*old, *new_columns])))
         index = _in_columns({name: old[name].to_numpy() for name in old}, columns, len(old))
-        writer.append(store.bands[rows], store.doy[rows], np.diff(offsets), index)
+        writer.append(bands, doy, lengths, index)
     if first != len(store):
         raise DataError(f"{path / 'index.csv'}: {first} rows for {len(store)} series; expected a row a series")
-    return _regions(store)
+    return {name for name in _regions(store) if not _same(name, without)}
+
+
+def _same(name: str, site: str | None) -> bool:
+    return site is not None and name.lower() == site.lower()
 
 
 def _index_pieces(store: Store) -> Iterator[pd.DataFrame]:
@@ -225,5 +271,6 @@ def _settle(root: Path) -> None:
             target.parent.mkdir(exist_ok=True)
             if target.exists():
                 target.rename(new.with_name(f"replaced-{new.name}"))
-            new.rename(target)
+            if any(new.iterdir()):  # an empty folder: no series of this split is left
+                new.rename(target)
     shutil.rmtree(folder, ignore_errors=True)

@@ -369,8 +369,32 @@ def test_a_root_grows_by_site_and_by_year(place, tmp_path, capsys):
     run(arguments)
     assert set(all_series(root, 2020)["region"]) == {"A"} and len(all_series(root, 2020)) == 100
     before = everything(root)
-    assert "2019/train: has series of the site 'A' already" in refused(labelled(place, root, "--site", "A"), capsys)
+    assert "2019/train: has series of the site 'A' already" in (line := refused(labelled(place, root, "--site", "A"), capsys))
+    assert line.rstrip().endswith("give another --site, --year or --out, or replace them with --overwrite")
     assert everything(root) == before
+
+
+@pytest.mark.parametrize("command", [labelled, unlabelled, polygons])
+def test_overwrite_replaces_a_site_and_gives_the_bytes_of_a_new_root(place, tmp_path, command):
+    run(command(place, tmp_path / "root", "--seed", "7"))
+    run(command(place, tmp_path / "root", "--overwrite"))
+    run(command(place, tmp_path / "fresh" / "root"))
+    assert everything(tmp_path / "root") == everything(tmp_path / "fresh" / "root")
+
+
+def test_a_replacement_that_was_killed_is_continued(place, tmp_path):
+    run(labelled(place, tmp_path / "root", "--seed", "7"))
+    before = everything(tmp_path / "root")
+    replacement = labelled(place, tmp_path / "root", "--overwrite")
+    assert killed(replacement, kill_before_part(4)) == signal.SIGKILL
+    left = everything(tmp_path / "root")
+    assert before.items() <= left.items() and len(list(tmp_path.glob("root/.parts/*/*.part"))) == 4
+    assert killed(replacement, kill_before_part(3)) == signal.SIGKILL
+    assert len(list(tmp_path.glob("root/.parts/*/*.part"))) == 7
+    assert killed(replacement, kill_instead_of(assemble, "_show")) == signal.SIGKILL
+    run(replacement)
+    run(labelled(place, tmp_path / "fresh" / "root"))
+    assert everything(tmp_path / "root") == everything(tmp_path / "fresh" / "root")
 
 
 @pytest.mark.parametrize(

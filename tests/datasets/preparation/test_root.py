@@ -111,6 +111,59 @@ def test_a_region_of_a_piece_that_is_there_already_is_refused(tmp_path):
     assert values(tmp_path, "train") == [1, 2]
 
 
+def replace(root, *pieces, site="B", classmap=TWO):
+    return add_to_root(root, 2019, pieces, site=site, classmap=classmap, meta={"crs": "new"}, replace=True)
+
+
+def test_a_site_can_be_replaced_in_all_its_splits(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.preparation.root.COPIED", 2)
+    add(tmp_path, piece("train", [1, 2, 3], [1, 2, 3]), piece("eval", [4]), piece("valid", [5]), site="A")
+    add(tmp_path, piece("train", [6, 7], [2, 1]), piece("eval", [8]), site="B")
+    add(tmp_path, piece("unlabelled", [9]), site="B", classmap=None)
+    add(tmp_path, piece("train", [10, 11], [4, 1]), piece("valid", [12]), site="C")
+    assert replace(tmp_path, piece("train", [20], [5]), piece("valid", [21]), site="b") == {"train": 1, "valid": 1}
+    train = Store.open(tmp_path / "2019" / "train")
+    assert values(tmp_path, "train") == [1, 2, 3, 10, 11, 20] and train.lengths.tolist() == [1, 2, 3, 4, 1, 5]
+    assert train.index["region"].tolist() == ["A", "A", "A", "C", "C", "b"]
+    assert train.meta["provenance"]["sites"] == {"A": {"crs": "A"}, "C": {"crs": "C"}, "b": {"crs": "new"}}
+    assert train.doy.tolist() == [1, 1, 2, 1, 2, 3, 1, 2, 3, 4, 1, 1, 2, 3, 4, 5]
+    assert values(tmp_path, "valid") == [5, 12, 21] and values(tmp_path, "eval") == [4]
+    assert Store.open(tmp_path / "2019" / "eval").meta["provenance"]["sites"] == {"A": {"crs": "A"}}
+    assert values(tmp_path, "unlabelled") == [9]
+
+
+def test_replacing_the_only_site_gives_the_bytes_of_a_new_root(tmp_path):
+    add(tmp_path / "old", piece("train", [1], x=[2.5]), piece("eval", [2], x=[3.5]), site="B")
+    replace(tmp_path / "old", piece("train", [3, 4]))
+    replace(tmp_path / "new", piece("train", [3, 4]))
+    assert everything(tmp_path / "old") == everything(tmp_path / "new")
+    assert not (tmp_path / "old" / "2019" / "eval").exists()
+
+
+def test_unlabelled_series_are_replaced_without_the_labelled_ones(tmp_path):
+    add(tmp_path, piece("train", [1]), site="B")
+    add(tmp_path, piece("unlabelled", [2, 3]), site="B", classmap=None)
+    replace(tmp_path, piece("unlabelled", [4]), classmap=None)
+    assert values(tmp_path, "unlabelled") == [4] and values(tmp_path, "train") == [1]
+
+
+def test_splits_that_lack_the_replaced_site_are_left_alone(tmp_path):
+    add(tmp_path, piece("train", [1]), piece("eval", [2]), site="A")
+    before = os.stat(tmp_path / "2019" / "eval" / "bands.npy")
+    replace(tmp_path, piece("train", [3]))
+    assert os.path.samestat(before, os.stat(tmp_path / "2019" / "eval" / "bands.npy"))
+
+
+def test_a_replacement_that_fails_leaves_the_old_series(tmp_path):
+    add(tmp_path, piece("train", [1]), site="B")
+    before = everything(tmp_path)
+    with pytest.raises(DataError, match="2019/train"):
+        replace(tmp_path, piece("train", [2]), piece("train", [3], label=[-1]))
+    with pytest.raises(DataError, match="no series"):
+        replace(tmp_path)
+    assert everything(tmp_path) == before
+
+
 def test_simulated_and_other_stores_grow_too(tmp_path):
     root = write_root(tmp_path / "root")
     old = Store.open(root / "2019" / "train")
@@ -172,8 +225,8 @@ def in_child(function) -> int:
     return os.waitpid(child, 0)[1]
 
 
-def add_b_and_die(root, step):
-    """Add site B in a process that kills itself at the n-th renaming within the root's unfinished work."""
+def die_at_renaming(step, function):
+    """Call the function in a process that kills itself at the n-th renaming within the root's unfinished work."""
 
     def die_at_step():
         calls = []
@@ -190,7 +243,7 @@ def add_b_and_die(root, step):
 
         for name in ("rename", "replace", "touch"):
             setattr(Path, name, counted(getattr(Path, name)))
-        add(root, piece("train", [3]), piece("eval", [4]), piece("valid", [5]), site="B")
+        function()
 
     return in_child(die_at_step)
 
@@ -201,13 +254,33 @@ def test_a_process_killed_at_any_step_leaves_all_splits_grown_or_none(tmp_path):
     for step in range(1, 20):
         root = tmp_path / str(step)
         add(root, piece("train", [1]), piece("eval", [2]), site="A")
-        ended = add_b_and_die(root, step)
+        added = piece("train", [3]), piece("eval", [4]), piece("valid", [5])
+        ended = die_at_renaming(step, lambda root=root, added=added: add(root, *added, site="B"))
         settle(root)
         assert not (root / ADDING).exists()
         grown = values(root, "train") == [1, 3]
         assert values(root, "eval") == ([2, 4] if grown else [2])
         assert (root / "2019" / "valid").exists() == grown
         outcomes.append((ended, grown))
+        if ended == 0:
+            break
+    assert outcomes[0] == (signal.SIGKILL, False) and outcomes[-1] == (0, True)
+    assert outcomes.count((signal.SIGKILL, True)) >= 4
+
+
+def test_a_process_killed_at_any_step_leaves_the_old_series_of_a_site_or_the_new_ones(tmp_path):
+    outcomes = []
+    for step in range(1, 20):
+        root = tmp_path / str(step)
+        add(root, piece("eval", [1]), site="A")
+        add(root, piece("train", [2]), piece("eval", [3]), piece("valid", [4]), site="B")
+        ended = die_at_renaming(step, lambda root=root: replace(root, piece("train", [5])))
+        settle(root)
+        is_new = values(root, "train") == [5]
+        assert values(root, "train") == ([5] if is_new else [2])
+        assert values(root, "eval") == ([1] if is_new else [1, 3])
+        assert (root / "2019" / "valid").exists() == (not is_new)
+        outcomes.append((ended, is_new))
         if ended == 0:
             break
     assert outcomes[0] == (signal.SIGKILL, False) and outcomes[-1] == (0, True)
