@@ -16,7 +16,7 @@ from datasets import images
 from datasets.classmap import ClassMap
 from datasets.errors import DataError
 from datasets.preparation import extract, manifest, pictures, summary
-from datasets.preparation.places import blocks_at
+from datasets.preparation.places import BLOCK_SIZE, FEWEST_BLOCKS, NOT_SPLIT, blocks_at, default_block_size
 from datasets.preparation.root import LABELLED, UNLABELLED, add_to_root, check_addition, recorded, settle
 from datasets.preparation.samples import Samples
 from datasets.store import Store
@@ -24,7 +24,6 @@ from datasets.store import Store
 PARTS = ".parts"  # folder in the root for unfinished work
 MIN_OBSERVATIONS, SEED = 10, 2019
 FEW_BLOCKS = 12  # below which the splits are seldom near 2/3, 1/6 and 1/6
-NOT_SPLIT = ""  # of a sample that no split takes
 
 
 class Target(NamedTuple):
@@ -78,6 +77,16 @@ def year_of(args: argparse.Namespace, source) -> int:
     if args.year is not None:
         return args.year
     return Counter(day.year for day in source.dates).most_common(1)[0][0]
+
+
+def block_size_of(args: argparse.Namespace, grid) -> float:
+    """--block-size, or the default for the images, which is said where they are small."""
+    if args.block_size is not None:
+        return args.block_size
+    size = default_block_size(grid)
+    if size < BLOCK_SIZE:
+        print(f"blocks of {size:g} m: fewer than {FEWEST_BLOCKS} of {BLOCK_SIZE:g} m fit on the images")
+    return size
 
 
 def describe(source, workers: int) -> None:
@@ -141,7 +150,8 @@ def prepare(
 
     `samples` come in the order of `extract.in_block_order`, labelled ones with columns label, code and block.
     `split_of` gives the split of each (NOT_SPLIT: left out); None: unlabelled series, of which the `most` of lowest
-    rank are kept. `overwrite`: replace the series of the site, and throw parts of other calls away. An interrupted call is continued by the same one, with the same bytes as result.
+    rank are kept. `overwrite`: replace the series of the site, and throw the parts of other calls away. An interrupted
+    call is continued by the same one, with the same bytes as result.
 
     Raises:
         DataError: as `check_addition` and `manifest.work_folder`; no series is left.
@@ -261,7 +271,9 @@ def describe_split(chosen: Samples, splits: np.ndarray, size: float) -> None:
     """Print how many blocks there are and what the splits get, and what to do if the blocks are too few to share."""
     blocks = len(np.unique(chosen.columns["block"]))
     got = ", ".join(f"{split} {100 * np.mean(splits == split):.0f} %" for split in LABELLED)
-    print(f"{blocks} blocks: {got} of the pixels")
+    beside = np.mean(splits == NOT_SPLIT)
+    left_out = f"; {100 * beside:.0f} % are left out, beside a polygon of another split" if beside else ""
+    print(f"{blocks} blocks: {got} of the pixels{left_out}")
     if blocks < FEW_BLOCKS:
         print(f"so few blocks cannot be dealt evenly; smaller ones can, such as --block-size {size / 4:g}")
 

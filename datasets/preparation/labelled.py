@@ -40,8 +40,8 @@ def add_class_arguments(parser: argparse.ArgumentParser) -> None:
 def add_block_arguments(parser: argparse.ArgumentParser) -> None:
     """The options on blocks, those of polygons too."""
     add = parser.add_argument
-    add("--block-size", type=float, default=places.BLOCK_SIZE, metavar="METRES",
-        help=f"side of the blocks that are dealt whole to train, valid and eval ({places.BLOCK_SIZE:g})")  # fmt: skip
+    add("--block-size", type=float, metavar="METRES", help="side of the blocks that are dealt whole to train, valid and"
+        f" eval ({places.BLOCK_SIZE:g}; smaller on small images)")  # fmt: skip
     add("--blocks", type=Path, metavar="FILE", help="polygons of your own blocks, with their split in a column `split`")
 
 
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> None:
     assemble.check_arguments(args)
     places.check_block_size(args.block_size)
     source = images.open_from(args)
+    args.block_size = assemble.block_size_of(args, source.grid)
     chosen, total, filtered = _choose(args, source)
     if not len(chosen):
         assemble.refuse_empty(args.labels, "label pixels", total, filtered)
@@ -156,9 +157,9 @@ def _splitter(seed: int, pairs: np.ndarray | None):
     def split_of(some: samples.Samples) -> np.ndarray:
         if "split" in some.columns:
             return some.columns["split"]
-        splits = deal(some.columns["block"], some.columns["label"], seed)
+        blocks, labels = some.columns["block"], some.columns["label"]
         if pairs is None:
-            return splits
-        return np.where(places.apart(splits, some.columns["shape"], pairs), splits, assemble.NOT_SPLIT)
+            return deal(blocks, labels, seed)
+        return places.deal_apart(blocks, labels, some.columns["shape"], pairs, seed)
 
     return split_of

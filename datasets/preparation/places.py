@@ -8,10 +8,13 @@ import numpy as np
 
 from datasets.errors import DataError
 from datasets.preparation.samples import Samples
-from datasets.preparation.split import block_of
+from datasets.preparation.split import block_of, deal
 
 DEGREE = 111_195.0  # metres of a degree of latitude, on a sphere of radius 6,371 km
 BLOCK_SIZE = 3000.0  # metres
+FEWEST_BLOCKS = 24  # that should fit on the images; of fewer the splits seldom get 2/3, 1/6, 1/6 of every class
+DEALS = 20  # tried, at most, to find one that leaves all classes where neighbours are dropped
+NOT_SPLIT = ""  # of a sample that no split takes
 
 
 def metres_per_unit(grid) -> tuple[float, float]:
@@ -68,7 +71,44 @@ def apart(splits: np.ndarray, polygons: np.ndarray, pairs: np.ndarray) -> np.nda
     return ~dropped[polygon]
 
 
-def check_block_size(size: float) -> None:
-    """DataError unless a block has a size."""
-    if not size > 0:
+def deal_apart(
+    blocks: np.ndarray, labels: np.ndarray, polygons: np.ndarray, pairs: np.ndarray, seed: int
+) -> np.ndarray:
+    """The split of each sample, by whole blocks and without what `apart` drops (NOT_SPLIT): (P,) of str.
+
+    Where a split loses all samples of a class that it was dealt, the next seeds are tried; of DEALS at most, the first
+    that loses fewest classes is taken.
+    """
+    best, fewest = None, math.inf
+    for attempt in range(DEALS):
+        dealt = deal(blocks, labels, seed + attempt)
+        left = np.where(apart(dealt, polygons, pairs), dealt, NOT_SPLIT)
+        kept = left != NOT_SPLIT
+        lost = _classes_of_splits(dealt, labels) - _classes_of_splits(left[kept], labels[kept])
+        if lost < fewest:
+            best, fewest = left, lost
+        if not lost:
+            break
+    return best
+
+
+def _classes_of_splits(splits: np.ndarray, labels: np.ndarray) -> int:
+    """Number of pairs of a split and a class that occur."""
+    return sum(len(np.unique(labels[splits == split])) for split in np.unique(splits))
+
+
+def default_block_size(grid) -> float:
+    """BLOCK_SIZE, halved until FEWEST_BLOCKS blocks fit on the images."""
+    along, across = metres_per_unit(grid)
+    a, b, _, d, e, _ = tuple(grid.transform)[:6]
+    area = abs(a * e - b * d) * along * across * grid.height * grid.width
+    size = BLOCK_SIZE
+    while area < FEWEST_BLOCKS * size**2:
+        size /= 2
+    return size
+
+
+def check_block_size(size: float | None) -> None:
+    """DataError unless a block has a size; None: the default."""
+    if size is not None and not size > 0:
         raise DataError(f"--block-size {size:g}; expected metres, more than 0")

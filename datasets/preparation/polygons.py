@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> None:
     if args.split_column is not None and args.blocks is not None:
         raise DataError("--split-column and --blocks both say what is train, valid and eval; give one of them")
     source = images.open_from(args)
+    args.block_size = assemble.block_size_of(args, source.grid)
     features, filtered = vectors.read_features(
         args.polygons, args.label, layer=args.layer, id_column=args.id, split_column=args.split_column
     )

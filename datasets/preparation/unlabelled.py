@@ -15,8 +15,8 @@ OPTIONS = ("count", "min_observations", "block_size", "seed")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--count", type=int, metavar="N", help="pixels, drawn by the seed (default: all)")
-    add("--block-size", type=float, default=places.BLOCK_SIZE, metavar="METRES",
-        help=f"side of the blocks that index.csv names ({places.BLOCK_SIZE:g})")  # fmt: skip
+    add("--block-size", type=float, metavar="METRES",
+        help=f"side of the blocks that index.csv names ({places.BLOCK_SIZE:g}; smaller on small images)")  # fmt: skip
     assemble.add_arguments(parser)
 
 
@@ -24,6 +24,7 @@ def run(args: argparse.Namespace) -> None:
     assemble.check_arguments(args)
     places.check_block_size(args.block_size)
     source = images.open_from(args)
+    args.block_size = assemble.block_size_of(args, source.grid)
     total = source.grid.height * source.grid.width
     drawn = None
     if args.count is not None and args.count < total:

@@ -7,7 +7,7 @@ from rasterio.crs import CRS
 
 from datasets.errors import DataError
 from datasets.imagery.grid import Grid
-from datasets.preparation import places
+from datasets.preparation import places, split
 from datasets.preparation.samples import Samples
 from tests.support.imagery import ORIGIN, UTM
 
@@ -50,11 +50,11 @@ def test_a_polygon_keeps_the_pixels_of_the_block_that_holds_most():
     assert places.in_home_block(samples).tolist() == [True, False, True, False, True, True, False]
 
 
-splits = st.sampled_from(["train", "valid", "eval"])
+SPLIT = st.sampled_from(["train", "valid", "eval"])
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.dictionaries(st.integers(0, 12), splits, min_size=1), st.data())
+@given(st.dictionaries(st.integers(0, 12), SPLIT, min_size=1), st.data())
 def test_no_two_neighbours_are_of_different_splits_and_eval_stays_whole(split_of, data):
     pairs = data.draw(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=30))
     names = np.repeat(list(split_of), 2)
@@ -67,6 +67,47 @@ def test_no_two_neighbours_are_of_different_splits_and_eval_stays_whole(split_of
     for lost in set(split_of) - left:  # each gave way to a stronger neighbour that is still there
         partners = [a if b == lost else b for a, b in pairs if lost in (a, b)]
         assert any(p in left and order.index(split_of[p]) > order.index(split_of[lost]) for p in partners)
+
+
+FIELDS, CROPS = np.arange(12), np.array(["corn"] * 9 + ["rice"] * 3)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_another_deal_is_taken_where_neighbours_take_the_last_of_a_class(seed):
+    """Twelve fields in blocks of their own: each rice field touches one of corn, by which a split may lose its rice."""
+    pairs = np.array([[9, 10, 11], [0, 1, 2]])
+    blocks = FIELDS.astype(str)
+    splits = places.deal_apart(blocks, CROPS, FIELDS, pairs, seed)
+    for name in split.SPLITS:
+        assert set(CROPS[splits == name]) == {"corn", "rice"}
+    left = splits[pairs]
+    assert ((left[0] == left[1]) | (left == places.NOT_SPLIT).any(axis=0)).all()
+
+
+def test_the_first_deal_is_kept_where_it_loses_no_class():
+    blocks, nothing = FIELDS.astype(str), np.zeros((2, 0), dtype=int)
+    dealt = [split.deal(blocks, CROPS, seed) for seed in range(4)]
+    for seed, expected in enumerate(dealt):
+        assert places.deal_apart(blocks, CROPS, FIELDS, nothing, seed).tolist() == expected.tolist()
+    assert len({tuple(some) for some in dealt}) > 1
+
+
+def test_the_deal_that_loses_fewest_classes_is_taken_where_all_lose_some():
+    """All fields touch each other, so one split is left: eval, before which the others give way."""
+    pairs = np.array([(a, b) for a in FIELDS for b in FIELDS if a < b]).T
+    splits = places.deal_apart(FIELDS.astype(str), CROPS, FIELDS, pairs, 0)
+    assert set(splits) == {"eval", places.NOT_SPLIT} and set(CROPS[splits == "eval"]) == {"corn", "rice"}
+
+
+@pytest.mark.parametrize("side, size", [(10_980, 3000), (1470, 3000), (1469, 1500), (400, 750), (100, 187.5)])
+def test_the_default_block_is_halved_until_24_fit_on_the_images(side, size):
+    assert places.default_block_size(Grid(UTM, ORIGIN, side, side)) == size
+
+
+def test_the_area_of_images_in_degrees_is_that_on_the_ground():
+    """0.08 x 0.4 degrees at 60 degrees north are 8.9 x 22.2 km."""
+    grid = Grid(DEGREES, Affine(1e-3, 0, 20, 0, -1e-3, 60.04), 80, 400)
+    assert places.default_block_size(grid) == 1500
 
 
 def test_a_block_needs_a_size():

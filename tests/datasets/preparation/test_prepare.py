@@ -369,7 +369,8 @@ def test_a_root_grows_by_site_and_by_year(place, tmp_path, capsys):
     run(arguments)
     assert set(all_series(root, 2020)["region"]) == {"A"} and len(all_series(root, 2020)) == 100
     before = everything(root)
-    assert "2019/train: has series of the site 'A' already" in (line := refused(labelled(place, root, "--site", "A"), capsys))
+    line = refused(labelled(place, root, "--site", "A"), capsys)
+    assert "2019/train: has series of the site 'A' already" in line
     assert line.rstrip().endswith("give another --site, --year or --out, or replace them with --overwrite")
     assert everything(root) == before
 
@@ -438,6 +439,19 @@ def test_a_dry_run_says_what_would_be_read_and_makes_nothing(place, tmp_path, ca
     run(unlabelled(place, tmp_path / "root", "--count", "700", "--dry-run"))
     assert "expected: 700 series of 3,600 pixels, unlabelled" in capsys.readouterr().out
     assert not (tmp_path / "root").exists()
+
+
+def test_small_images_have_small_blocks_unless_their_size_is_given(place, tmp_path, capsys):
+    arguments = [argument for argument in labelled(place, tmp_path / "root") if argument not in ("--block-size", "150")]
+    run(arguments)
+    assert "blocks of 93.75 m: fewer than 24 of 3000 m fit on the images" in capsys.readouterr().out
+    index = all_series(tmp_path / "root")
+    names = [f"{int(x // 93.75)}_{int(y // 93.75)}" for x, y in zip(index["x"], index["y"], strict=True)]
+    assert index["block"].tolist() == names
+    of_site = json.loads((tmp_path / "root/2019/train/meta.json").read_text())["provenance"]["sites"]["root"]
+    assert of_site["options"]["block_size"] == 93.75
+    run([*arguments, "--site", "B", "--block-size", "150", "--dry-run"])
+    assert "blocks of" not in capsys.readouterr().out
 
 
 def test_few_blocks_are_said(place, tmp_path, capsys):
