@@ -10,7 +10,8 @@ The same seed gives the same bytes whatever the number of processes.
 
 With --scene, a folder of images instead, with the labels that a mapping team would have, and the truth:
 
-    ROOT/images/S2_YYYY-MM-DD.tif     a pass each: ten bands, 10 m, UTM, uint16 digital numbers, no-data 0
+    ROOT/images/S2_YYYY-MM-DD.tif     a pass each: ten bands, 10 m, UTM, uint16 digital numbers, no-data 0, and the
+                                      scene classification as band SCL
     ROOT/cdl.tif, confidence.tif      label raster with errors at 30 m, and its confidence in per cent
     ROOT/truth.tif                    code of what grows, on the grid of the images
     ROOT/fields.gpkg                  the polygons of fields, roads, water and wild land

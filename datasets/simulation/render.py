@@ -13,10 +13,13 @@ from datasets.simulation.blocks import WITHIN
 from datasets.simulation.fields import Fields
 from datasets.simulation.landscape import ScenePlan, frame, grown, section, sections_in
 from datasets.simulation.sites import SITES
-from datasets.simulation.sky import PIXEL, outside_swath, sky_of
+from datasets.simulation.sky import PIXEL, Sky, outside_swath, sky_of
 from datasets.simulation.weather import TileYear
 
 _GROUND_STREAM, _SENSOR_STREAM = 14, 15  # keep these random streams apart from the others
+_GREEN, _RED, _NIR, _SWIR = 1, 2, 6, 8  # bands
+WATER_CODE = 111
+SHADOW, VEGETATION, BARE, WATER, MEDIUM, HIGH, CIRRUS, SNOW = 3, 4, 5, 6, 8, 9, 10, 11  # of the scene classification
 _POINT_SPREAD = np.array((0.25, 0.5, 0.25), np.float32)  # in rows and in columns; assumed
 
 
@@ -93,23 +96,41 @@ def passes_of(tile: TileYear, numbers: list[int]) -> TileYear:
 
 
 def render(plan: ScenePlan, window: Window, numbers: list[int]) -> np.ndarray:
-    """(D, 10, rows, columns) uint16 digital numbers of these passes; 0 outside the swath."""
+    """(D, 11, rows, columns) uint16: digital numbers of these passes and their scene classes; 0 outside the swath."""
     wide = window.grown(1)
     ground = _wide_ground(plan, wide)
     pixels = _as_pixels(plan, wide, ground)
     tile = passes_of(plan.weather, numbers)
     surface = canopy.reflectance(pixels, canopy.ground_state(pixels, tile.days), tile)
     surface = _mix(surface.reshape(10, wide.height, wide.width, -1), ground.number)
-    out = np.empty((len(numbers), 10, window.height, window.width), np.uint16)
+    out = np.empty((len(numbers), 11, window.height, window.width), np.uint16)
+    water = (ground.code == WATER_CODE)[ground.number[1:-1, 1:-1]]
     xs, ys = centres(plan, window)
     for place, number in enumerate(numbers):
         key = (plan.seed, _SENSOR_STREAM, plan.site, plan.year, number, window.row, window.column)
         sky = sky_of(plan, number, xs, ys)
         seen = surface[..., place].reshape(10, *sky.opacity.shape)
         rng = np.random.default_rng(key)
-        out[place] = atmosphere.deliver(rng, seen, sky.light, sky.swir, sky.haze, sky.opacity, sky.depth)
+        out[place, :10] = atmosphere.deliver(rng, seen, sky.light, sky.swir, sky.haze, sky.opacity, sky.depth)
+        out[place, 10] = scene_classes(seen, water, sky)
         out[place, :, outside_swath(plan, number, xs, ys)] = 0
     return out
+
+
+def scene_classes(surface: np.ndarray, water: np.ndarray, sky: Sky) -> np.ndarray:
+    """(rows, columns) classes as Sen2Cor numbers them, from what is known of ground and sky: without its errors.
+
+    surface (10, rows, columns) reflectance of the ground; water (rows, columns) bool. Snow is where the normalised
+    difference of green and B11 is above 0.4 and the near infrared above 0.11 (Hall et al. 1995, Remote Sens. Environ.
+    54); the other limits are assumed. A cloud hides a shadow, and a shadow the ground.
+    """
+    green, red, nir, swir = (surface[band] for band in (_GREEN, _RED, _NIR, _SWIR))
+    ground = np.where(nir - red > 0.4 * (nir + red), VEGETATION, BARE)
+    ground = np.where((green - swir > 0.4 * (green + swir)) & (nir > 0.11), SNOW, ground)
+    ground = np.where(water, WATER, ground)
+    ground = np.where(sky.depth > 0.4, SHADOW, ground)
+    cloud = np.select([sky.opacity > 0.5, sky.opacity > 0.25, sky.opacity > 0.1], [HIGH, MEDIUM, CIRRUS])
+    return np.where(cloud > 0, cloud, ground).astype(np.uint16)
 
 
 @lru_cache(maxsize=1)

@@ -19,7 +19,7 @@ from datasets.simulation.render import ground_of, render, transform_of, windows
 from datasets.simulation.sites import SITES
 from datasets.simulation.sky import PIXEL
 
-BANDS = ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12")
+BANDS = ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12", "SCL")
 SIDE = 256  # pixels of a window and of a block of the files
 GROUP = 8  # passes rendered at once
 CACHE = 64  # MB of blocks that GDAL keeps
@@ -58,7 +58,7 @@ def image_name(plan: ScenePlan, number: int) -> str:
 
 
 def write_images(task: Task) -> None:
-    """images/S2_*.tif: ten bands, uint16 digital numbers, 0 outside the swath."""
+    """images/S2_*.tif: ten bands as uint16 digital numbers and the scene classes, 0 outside the swath."""
     plan, folder = task.plan, task.folder / "images"
     folder.mkdir(exist_ok=True)
     files = [_open_image(folder, plan, number) for number in task.numbers]

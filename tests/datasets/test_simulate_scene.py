@@ -50,11 +50,11 @@ def test_a_scene_is_these_files(scene):
     assert len(images) == len(days) > 50
 
 
-def test_images_are_ten_bands_on_the_grid_of_the_site(scene):
+def test_images_are_ten_bands_and_the_scene_classes_on_the_grid_of_the_site(scene):
     at = frame(HARVEY)
     for path in (scene / "images").iterdir():
         with rasterio.open(path) as file:
-            assert file.descriptions == BANDS == ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12")
+            assert file.descriptions == BANDS == tuple("B2 B3 B4 B5 B6 B7 B8 B8A B11 B12 SCL".split())
             assert set(file.dtypes) == {"uint16"} and file.nodata == 0 and file.crs.to_epsg() == 32614
             assert file.transform[:6] == (10, 0, at.left, 0, -10, at.top) and file.shape == (SIZE, SIZE)
             assert file.profile["tiled"] and file.compression.name == "deflate"

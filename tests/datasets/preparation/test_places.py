@@ -97,6 +97,8 @@ def test_the_deal_that_loses_fewest_classes_is_taken_where_all_lose_some():
     pairs = np.array([(a, b) for a in FIELDS for b in FIELDS if a < b]).T
     splits = places.deal_apart(FIELDS.astype(str), CROPS, FIELDS, pairs, 0)
     assert set(splits) == {"eval", places.NOT_SPLIT} and set(CROPS[splits == "eval"]) == {"corn", "rice"}
+    first = split.deal(FIELDS.astype(str), CROPS, 0)
+    assert ((splits == "eval") == (first == "eval")).all()  # of those that lose as many, the first
 
 
 @pytest.mark.parametrize("side, size", [(10_980, 3000), (1470, 3000), (1469, 1500), (400, 750), (100, 187.5)])
@@ -105,9 +107,9 @@ def test_the_default_block_is_halved_until_24_fit_on_the_images(side, size):
 
 
 def test_the_area_of_images_in_degrees_is_that_on_the_ground():
-    """0.08 x 0.4 degrees at 60 degrees north are 8.9 x 22.2 km."""
-    grid = Grid(DEGREES, Affine(1e-3, 0, 20, 0, -1e-3, 60.04), 80, 400)
-    assert places.default_block_size(grid) == 1500
+    """0.08 x 0.4 degrees at 60 degrees north are 8.9 x 22.2 km, and 24 blocks of 3 km are 216 square km."""
+    for height, size in ((80, 1500), (90, 3000)):
+        assert places.default_block_size(Grid(DEGREES, Affine(1e-3, 0, 20, 0, -1e-3, 60.04), height, 400)) == size
 
 
 def test_a_block_needs_a_size():

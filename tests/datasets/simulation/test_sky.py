@@ -92,6 +92,8 @@ def test_what_differs_among_pixels_has_the_spread_of_the_simulator():
     haze = np.stack([s.haze - tile.haze[n] for n, s in enumerate(skies)])
     for values, spread in ((light, LIGHT_ERROR), (swir, SWIR_ERROR), (haze, HAZE_ERROR)):
         assert values.std() == pytest.approx(spread, rel=0.05) and abs(values.mean()) < 0.05 * spread
+    drawn = np.stack([light.ravel(), swir.ravel(), haze.ravel()])
+    assert np.abs(np.corrcoef(drawn) - np.eye(3)).max() < 0.1  # each by itself
 
 
 def test_only_the_second_orbit_misses_the_east_of_the_scene():
