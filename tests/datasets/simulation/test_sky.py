@@ -112,3 +112,17 @@ def test_a_site_with_one_orbit_is_always_seen_whole():
     plan = ScenePlan(7, SITES.index(COAHOMA), 2019, 400)
     xs, ys = centres(plan, Window(0, 0, 400, 400))
     assert not any(outside_swath(plan, n, xs, ys).any() for n in range(len(plan.weather.days)))
+
+
+def test_the_sky_of_two_passes_at_six_places_is_known():
+    """Values of a run that was looked at: every factor of clouds, shadows and light enters them."""
+    sky = sky_of(PLAN, 33, XS[[20, 150, 300]], YS[[50, 200]])
+    expected = [
+        [[0.0716, 0.6475, 0.1447], [0.5313, 1.0, 0.9966]], [[0.7071, 0.9847, 0.2233], [0.9616, 0.9726, 0.8943]],
+        [[1.0578, 0.9538, 1.0426], [1.0776, 1.1206, 1.0504]], [[1.0666, 1.0505, 1.0275], [1.0677, 1.0545, 1.0621]],
+        [[0.0167, 0.0175, 0.0159], [0.0144, 0.0147, 0.0096]],
+    ]  # fmt: skip
+    np.testing.assert_allclose(np.stack(sky), expected, atol=2e-4)
+    opacity = cloud_opacity(PLAN, 9, XS[[20, 150, 300]], YS[[50, 200]])
+    np.testing.assert_allclose(opacity, [[0.9621, 0.4583, 0.0221], [0.008, 0.2172, 0.0082]], atol=2e-4)
+    assert PLAN.weather.orbit[11] == 1 and outside_swath(PLAN, 11, XS, YS).sum() == pytest.approx(31_654, abs=2)
