@@ -129,3 +129,14 @@ def test_a_cell_is_of_the_polygon_at_its_centre(ground):
     east, north = (np.array(v) for v in transform(CRS, f"EPSG:{at.epsg}", x, y))
     r, c = ((at.top - north) // 10).astype(int), ((east - at.left) // 10).astype(int)
     np.testing.assert_array_equal(image.certainty[image.number[r, c]], ground.certainty[ground.number[rows, columns]])
+
+
+def test_the_labels_of_a_window_are_known():
+    """Values of a run that was looked at: cells of each code, and confidence."""
+    codes, confidence = label_window(PLAN, Window(40, 40, 60, 60))
+    counted = dict(zip(*(values.tolist() for values in np.unique(codes, return_counts=True)), strict=True))
+    expected = {1: 379, 4: 963, 5: 852, 24: 206, 26: 397, 36: 251, 111: 71, 121: 17, 122: 18, 123: 36, 124: 37,
+                141: 73, 176: 300}  # fmt: skip
+    assert set(counted) == set(expected) and all(abs(counted[code] - expected[code]) <= 2 for code in expected)
+    assert confidence.sum() == pytest.approx(309_231, abs=60)
+    np.testing.assert_array_equal(confidence[::20, ::20], [[100, 43, 70], [91, 55, 100], [91, 96, 100]])

@@ -117,3 +117,22 @@ def test_local_coordinates_are_the_inverse_of_the_way_to_the_zone():
     u, v = at.to_local(np.array([left + 30 * a + 70 * b]), np.array([top + 30 * d + 70 * e]))
     assert (u[0], v[0]) == (pytest.approx(30), pytest.approx(70))
     assert at.left % 60 == at.top % 60 == 0
+
+
+def test_nine_sections_and_what_grows_in_one_are_known():
+    """Values of a run whose pictures were looked at: areas by kind (square metres), codes, and the fields of one."""
+    parts = sections(PLAN, side=3)
+    kinds = [kind for part in parts for kind in part.kinds]
+    assert Counter(kinds) == dict(field=97, road=9, wild=8, water=7, farmstead=5)
+    area = Counter()
+    for kind, polygon in zip(kinds, (polygon for part in parts for polygon in part.polygons), strict=True):
+        area[kind] += polygon.area
+    expected = dict(road=490_039, wild=1_190_613, field=21_297_376, water=285_617, farmstead=60_713)
+    assert area == pytest.approx(expected, rel=1e-3)
+    one = section(PLAN, 2, -3)
+    assert one.code.tolist() == [121, 111, 121, 141, 4, 1, 24, 176, 26, 5]
+    assert one.certainty.sum() == pytest.approx(5.0549, abs=1e-3)
+    assert one.polygons[-1].bounds == pytest.approx((644_516, 4_203_494, 645_320, 4_203_880), abs=1)
+    assert sum(int(part.code.sum()) for part in parts) == 6734
+    assert grown(PLAN, 0, -1).up[:3, 0] == pytest.approx([67.874, 79.121, -44.394], abs=1e-3)
+    assert grown(PLAN, 0, -1).soil.sum() == pytest.approx(-108.888, abs=1e-3)
