@@ -30,7 +30,7 @@ _REFERENCES = ("tests/scripts/test_epochs.py",)
 _MOCO = (*_REFERENCES, "tests/scripts/test_moco_reference.py")
 _TSCLS = (*_REFERENCES, "tests/scripts/test_tscls_reference.py")
 _RUNS = ("tests/scripts/test_two_ranks_reference.py", "tests/scripts/test_learning.py")
-_PRETRAINING = ("tests/pretraining/test_step.py", "tests/pretraining/test_resuming.py")
+_PRETRAINING = tuple(f"tests/pretraining/test_{name}.py" for name in ("state", "step", "resuming"))
 
 # Target: the tests that must notice, the quick ones first. What is not there is skipped.
 TARGETS = {
