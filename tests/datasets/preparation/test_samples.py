@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.warp import transform
@@ -50,10 +50,12 @@ def slow_centres(labels, grid):
         x, y = labels.transform * (labels.col + col + 0.5, labels.row + row + 0.5)
         if labels.crs != grid.crs:
             (x,), (y,) = transform(labels.crs, grid.crs, [x], [y])
-        c, r = (int(np.floor(value)) for value in ~grid.transform * (x, y))
+        place = ~grid.transform * (x, y)
+        assume(all(abs(value - round(value)) > 1e-4 for value in place))  # on a line rounding decides; see above
+        c, r = (int(np.floor(value)) for value in place)
         if 0 <= r < grid.height and 0 <= c < grid.width:
             hits.setdefault((r, c), []).append(int(labels.codes[row, col]))
-    return {(*place, codes[0]) for place, codes in hits.items() if len(set(codes)) == 1}, hits
+    return {(*pixel, codes[0]) for pixel, codes in hits.items() if len(set(codes)) == 1}, hits
 
 
 @settings(max_examples=60, deadline=None)
@@ -70,7 +72,7 @@ def test_centres_are_found_on_rotated_shifted_and_projected_grids(seed, turn, si
     if projected:
         (x,), (y,) = transform(UTM, CONUS, [x], [y])
     pixel = Affine.rotation(turn) * Affine.scale(size, size if flip else -size)
-    place = Affine.translation(x + shift + 0.37, y) * pixel
+    place = Affine.translation(x + shift + 0.37, y + 0.23) * pixel
     labels = labels_of(codes, place * Affine.translation(-8, -9), crs, row=3, col=2)
     samples, left_out = at_centres(labels, grid)
     expected, hits = slow_centres(labels, grid)
