@@ -93,7 +93,8 @@ def _legend(figure, result: Result) -> None:
 
 def draw_matrix(result: Result, path: Path) -> None:
     """Samples by class of reference (rows) and map (columns)."""
-    confusion_matrix(result.matrix.T, result.names, path, f"{result.matrix.sum():,} samples, predicted by the map")
+    title = f"{result.matrix.sum():,} samples; predicted is the class in the map"
+    confusion_matrix(result.matrix.T, result.names, path, title, unit="samples")
 
 
 def draw_areas(result: Result, path: Path) -> None:

@@ -16,6 +16,7 @@ from utils.files import PARTIAL, sync
 
 PIECE = 1 << 20  # pixels of a polygon's rectangle that are in memory at a time
 WHAT = "reading points and polygons"
+PARQUET, TABLES = ".parquet", ("CSV", "XLSX", "ODS")  # tables have no geometries
 IN_DEGREES = (".geojson", ".json", ".geojsonl", ".kml")  # formats whose coordinates are longitude and latitude
 
 
@@ -26,7 +27,7 @@ def read_vector(path: str | Path, layer: str | None = None):
     if not path.exists():
         raise DataError(f"{path}: no such file")
     try:
-        if path.suffix == ".parquet":
+        if path.suffix == PARQUET:
             frame = geopandas.read_parquet(path)
         else:
             frame = geopandas.read_file(path, engine="pyogrio", **({} if layer is None else {"layer": layer}))
@@ -61,9 +62,8 @@ def _missing(frame):
 
 
 def on_map(frame, grid: Grid):
-    """The geometries in the CRS of the map, (N,) of shapely's, None where there is none; polygons made valid."""
-    geometries = frame.geometry.to_crs(grid.crs.to_wkt()).make_valid()
-    return np.where(_missing(frame), None, geometries.to_numpy())
+    """The geometries in the CRS of the map, (N,) of shapely's, None where there is none."""
+    return np.where(_missing(frame), None, frame.geometry.to_crs(grid.crs.to_wkt()).to_numpy())
 
 
 def pixels_at(x: np.ndarray, y: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -98,12 +98,26 @@ def inside(geometries: list, grid: Grid, window) -> np.ndarray:
 
 
 def check_output(path: str | Path, overwrite: bool) -> None:
-    """DataError for a file that is there already, or one in a folder that is not."""
+    """DataError for a file that is there already, one in a folder that is not, or a format without geometries."""
     path = Path(path)
+    _driver_of(path)
     if path.exists() and not overwrite:
         raise DataError(f"{path}: exists already; give another --out, or --overwrite")
     if not path.parent.is_dir():
         raise DataError(f"{path.parent}: no such folder; make it, or give another --out")
+
+
+def _driver_of(path: Path) -> str:
+    """GDAL's driver for a file by its suffix, or PARQUET."""
+    if path.suffix == PARQUET:
+        return PARQUET
+    try:
+        driver = need("pyogrio", WHAT).detect_write_driver(path)
+    except ValueError:
+        driver = None
+    if driver in (None, *TABLES):
+        raise DataError(f"{path}: no format for points and polygons; expected one such as .gpkg, .geojson or .parquet")
+    return driver
 
 
 def write_vector(frame, path: str | Path) -> None:
@@ -112,15 +126,17 @@ def write_vector(frame, path: str | Path) -> None:
     GeoJSON and KML are in longitude and latitude (WGS 84). DataError for a format that cannot be written.
     """
     path = Path(path)
+    driver = _driver_of(path)
     if path.suffix.lower() in IN_DEGREES:
         frame = frame.to_crs("EPSG:4326")
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}{PARTIAL}", dir=path.parent) as folder:
         whole = Path(folder) / path.name
         try:
-            if path.suffix == ".parquet":
+            if driver == PARQUET:
                 frame.to_parquet(whole)
             else:
-                frame.to_file(whole, engine="pyogrio")
+                options = {"SPATIAL_INDEX": "NO"} if driver == "FlatGeobuf" else {}  # with one, it changes the order
+                frame.to_file(whole, driver=driver, engine="pyogrio", **options)
         except (ValueError, RuntimeError) as error:
             reason = " ".join(str(error).replace(str(whole), path.name).split())
             raise DataError(f"{path}: cannot be written ({reason}); such as .gpkg, .geojson and .parquet can") from None

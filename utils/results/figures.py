@@ -46,8 +46,10 @@ def offsets(count: int, gap: float) -> np.ndarray:
     return gap * (np.arange(count) - (count - 1) / 2)
 
 
-def confusion_matrix(matrix: np.ndarray, names: Sequence[str], path: Path, title: str = "") -> None:
-    """Counts (C, C), rows true; the colour is the fraction of the row.
+def confusion_matrix(
+    matrix: np.ndarray, names: Sequence[str], path: Path, title: str = "", *, unit: str = "series"
+) -> None:
+    """Counts (C, C) of `unit`, rows true; the colour is the fraction of the row.
 
     Rows are the classes that occur in the truth, columns those that occur in truth or prediction.
     """
@@ -67,7 +69,7 @@ def confusion_matrix(matrix: np.ndarray, names: Sequence[str], path: Path, title
     axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#dddddd", linewidth=0.5)
     axes.tick_params(which="both", length=0, labelsize=9)
-    axes.set(xlabel="predicted class", ylabel="true class (series)")
+    axes.set(xlabel="predicted class", ylabel=f"true class ({unit})")
     axes.set_title("\n".join(filter(None, (title, _absent(len(matrix), len(rows), len(columns))))), fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.6, label="fraction of the true class")
     save(figure, path)
