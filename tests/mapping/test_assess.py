@@ -70,7 +70,8 @@ def run(place, *words, truth=("--reference", "truth.tif")):
     out = place / "out"
     matrix = pd.read_csv(out / "matrix.csv")
     assert matrix["map"].tolist() == list(matrix)[1:]
-    return pd.read_csv(out / "classes.csv"), matrix.iloc[:, 1:].to_numpy(), json.loads((out / "overall.json").read_text())
+    overall = json.loads((out / "overall.json").read_text())
+    return pd.read_csv(out / "classes.csv"), matrix.iloc[:, 1:].to_numpy(), overall
 
 
 def test_a_reference_raster_is_compared_pixel_by_pixel(place, capsys):
@@ -184,8 +185,8 @@ def test_a_class_with_fewer_than_two_samples_is_blank_and_said(place, capsys):
 def labelled_points(place, labels, extra=()):
     rows, cols = np.divmod(np.arange(0, 2000, 13), 50)
     shapes = [centre(int(row), int(col)) for row, col in zip(rows, cols, strict=True)]
-    write_features(place / "points.gpkg", [*shapes, *(shape for shape, _ in extra)],
-                   crop=[*(labels[code] for code in TRUTH[rows, cols].tolist()), *(label for _, label in extra)])  # fmt: skip
+    crops = [labels[code] for code in TRUTH[rows, cols].tolist()] + [label for _, label in extra]
+    write_features(place / "points.gpkg", shapes + [shape for shape, _ in extra], crop=crops)
     keep = np.zeros(CODES.shape, bool)
     keep[rows, cols] = True
     return keep
@@ -197,7 +198,7 @@ NUMBERS = {1: 1.0, 5: 5.0, 24: 24.0, 63: 63.0, 111: 111.0, 0: None}
 
 @pytest.mark.parametrize("labels", [TEXT, NUMBERS], ids=["text", "numbers"])
 def test_points_may_be_labelled_by_name_or_code(place, capsys, labels):
-    extra = [(shapely.Point(0, 0), labels[1]), (centre(-1, 3), labels[1]), (centre(40, 3), labels[5]), (None, labels[1])]
+    extra = [(shape, labels[1]) for shape in (shapely.Point(0, 0), centre(-1, 3), centre(40, 3), None)]
     keep = labelled_points(place, labels, extra)
     _, matrix, overall = run(place, "--label", "crop", truth=("--points", "points.gpkg"))
     np.testing.assert_array_equal(matrix, matrix_by_hand(keep))
@@ -367,9 +368,9 @@ def test_a_picture_shows_the_map_in_the_colours_of_its_classes(place, drawn, mon
         (["--points", "points.gpkg", "--label", "blank"], "blank in all 2 features"),
         (["--points", "points.gpkg", "--label", "wrong"], "(Maize, Soya); expected codes or names such as Corn"),
         (["--points", "far.gpkg", "--label", "crop"], "nothing to compare with the map (1 outside the map)"),
-        (["--points", "fields.gpkg", "--label", "crop"], "is a Polygon; expected Points; give polygons with --polygons"),
-        (["--polygons", "points.gpkg", "--label", "crop"], "is a Point; expected Polygons; give points with --points"),
-        (["--points", "points.gpkg", "--label", "crop", "--confidence", "truth.tif"], "--confidence is that of --reference"),
+        (["--points", "fields.gpkg", "--label", "crop"], "is a Polygon; expected Points; give polygons with"),
+        (["--polygons", "points.gpkg", "--label", "crop"], "is a Point; expected Polygons; give points with"),
+        (["--points", "points.gpkg", "--label", "crop", "--confidence", "truth.tif"], "is that of --reference"),
         (["--points", "bare.gpkg", "--label", "crop"], "bare.gpkg: has no CRS"),
         ([], "one of the arguments --reference --points --polygons is required"),
     ],
