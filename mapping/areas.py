@@ -58,8 +58,7 @@ def assess(matrix: np.ndarray, pixels: np.ndarray, hectares: np.ndarray) -> Accu
     Raises:
         ValueError: shapes differ, there are no samples, or samples of a class that the map does not have.
     """
-    matrix = np.asarray(matrix, dtype=np.int64)
-    pixels, hectares = np.asarray(pixels, dtype=np.int64), np.asarray(hectares, dtype=np.float64)
+    matrix, pixels, hectares = np.asarray(matrix), np.asarray(pixels), np.asarray(hectares)
     count = len(pixels)
     if matrix.shape != (count, count) or hectares.shape != (count,):
         raise ValueError(f"shapes {matrix.shape}, {pixels.shape}, {hectares.shape}; expected (C, C), (C,) and (C,)")
@@ -70,7 +69,7 @@ def assess(matrix: np.ndarray, pixels: np.ndarray, hectares: np.ndarray) -> Accu
         raise ValueError("samples of a class of which the map has no pixel")
     sampled, too_few = samples > 0, (pixels > 0) & (samples < 2)
     by_pixels = _Sample(np.where(sampled, pixels, 0) / pixels[sampled].sum(), matrix)
-    by_area = _Sample(np.where(sampled, hectares, 0) / hectares[sampled].sum(), matrix)
+    by_area = _Sample(np.where(sampled, hectares, 0), matrix)
     hit = np.eye(count)
     oa, oa_ci95 = by_pixels.ratio(hit)
     kappa, kappa_ci95 = by_pixels.kappa()
@@ -95,7 +94,9 @@ def assess(matrix: np.ndarray, pixels: np.ndarray, hectares: np.ndarray) -> Accu
 
 
 class _Sample:
-    """weights (C,) of the strata, summing to 1, 0 for those without samples; matrix (C, C) of counts."""
+    """weights (C,) of the strata, 0 for those without samples; matrix (C, C) of counts.
+
+    Ratios need no more of the weights than their proportions; for kappa they sum to 1."""
 
     def __init__(self, weights: np.ndarray, matrix: np.ndarray):
         self.weights, self.matrix = weights, matrix

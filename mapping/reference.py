@@ -14,7 +14,7 @@ import pandas as pd
 from datasets.errors import DataError
 from datasets.imagery.grid import Sampler
 from datasets.optional import need
-from mapping.codes import NO_CODE, WINDOW, Map, open_raster
+from mapping.codes import NO_CODE, WINDOW, Map, open_raster, counted
 from mapping.evalblocks import EvalBlocks
 from mapping.ground import check_overlap
 from mapping.legend import Entry, other_of
@@ -96,9 +96,10 @@ class Tally:
 
     def add(self, mapped: np.ndarray, true: np.ndarray, confidence: np.ndarray | None) -> None:
         """Count samples, (n,) codes of map and reference, and the map's confidence."""
-        codes, counts = np.unique(np.stack([mapped, true]), axis=1, return_counts=True) if len(mapped) else ((), ())
-        for pair, count in zip(np.transpose(codes).tolist(), np.asarray(counts).tolist(), strict=True):
-            self.pairs[tuple(pair)] += count
+        low, span = (int(true.min()), int(true.max()) - int(true.min()) + 1) if len(true) else (0, 1)
+        keys, counts = counted(mapped * span + (true - low))
+        for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
+            self.pairs[key // span, key % span + low] += count
         if confidence is not None:
             per_cent = np.clip(confidence, 0, 100).astype(np.int64)
             self.confidence[:, 0] += np.bincount(per_cent, minlength=101)

@@ -182,6 +182,10 @@ def test_a_class_with_one_sample_has_figures_without_intervals_and_counts_with_t
     np.testing.assert_allclose(found.area_ci95_ha[0], 10 * Z95 * np.sqrt(variance))
 
 
+def test_a_class_of_one_pixel_has_too_few_samples():
+    assert assess([[8, 2], [0, 1]], [800, 1], [8.0, 0.01]).too_few.tolist() == [False, True]
+
+
 def test_a_class_of_the_reference_alone_has_an_area_and_is_never_right():
     found = assess([[8, 0, 2], [0, 10, 0], [0, 0, 0]], [500, 500, 0], [5.0, 5.0, 0.0])
     assert np.isnan(found.users[2]) and (found.producers[2], found.f1[2]) == (0, 0)

@@ -88,7 +88,7 @@ def test_a_tag_of_another_form_is_refused(tmp_path, tag):
 def test_a_code_that_appears_twice_is_refused(tmp_path):
     path = as_bytes(tmp_path / "map.tif", legend=None)
     with rasterio.open(path, "r+") as file:
-        file.update_tags(CLASSES=json.dumps([{"code": 4, "name": "a"}, {"code": 4, "name": "b"}]))
+        file.update_tags(CLASSES=json.dumps([{"code": code, "name": "a"} for code in (3, 4, 4)]))
     with pytest.raises(DataError, match="has the code 4 twice"):
         read_legend(path)
 
