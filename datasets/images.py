@@ -69,7 +69,7 @@ class Images:
         self.dates: list[date] = sorted({image.day for image in images})
         self.notes: list[str] = about["notes"]
         self.skipped: list[str] = about["skipped"]
-        self._decided = {key: value for key, value in about.items() if key not in ("notes", "skipped")}
+        self.decided = {key: value for key, value in about.items() if key not in ("notes", "skipped")}
         self._sources = Sources()
 
     def __repr__(self) -> str:
@@ -128,7 +128,7 @@ class Images:
             "height": self.grid.height,
             "width": self.grid.width,
             "dates": [day.isoformat() for day in self.dates],
-            **self._decided,
+            **self.decided,
             "notes": self.notes,
             "skipped": self.skipped,
             "versions": {"rasterio": rasterio.__version__, "gdal": rasterio.__gdal_version__, "numpy": np.__version__},

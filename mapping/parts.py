@@ -1,0 +1,102 @@
+"""Finished windows of a map on the disk, so that a map is continued where a run was interrupted.
+
+    map.tif.parts/manifest.json     what the map is made of
+    map.tif.parts/000017.part       a window: the SHA-256 of the rest (32 bytes), then arrays as .npz
+
+A part appears whole or not at all, and one whose bytes have changed since counts as missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from datasets.errors import DataError
+from mapping.identity import difference
+from mapping.windows import Part
+from utils.files import PARTIAL, atomic_write, write_text
+
+DIGEST = hashlib.sha256().digest_size
+FORMAT = 1
+
+
+class Parts:
+    """The parts of the map at `out`. Picklable: other processes write theirs."""
+
+    def __init__(self, out: Path):
+        self.out, self.folder = out, out.with_name(f"{out.name}.parts")
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / "manifest.json"
+
+    def start(self, identity: dict, overwrite: bool = False) -> None:
+        """Make the folder, or accept what is in it; with `overwrite` parts of another map are removed.
+
+        DataError: the parts are of another map; says what differs.
+        """
+        identity = json.loads(json.dumps({"format": {"version": FORMAT}, **identity}))
+        if self.manifest.is_file():
+            other = difference(self._read_manifest(), identity)
+            if other is None:
+                return
+            if not overwrite:
+                raise DataError(
+                    f"{self.folder}: holds parts of another map, which differs in {other}; give the options and files"
+                    " of that map to continue it, or --overwrite to begin anew"
+                )
+            self.remove()
+        self.folder.mkdir(exist_ok=True)
+        write_text(self.manifest, json.dumps(identity, indent=1))
+
+    def _read_manifest(self) -> dict:
+        try:
+            return json.loads(self.manifest.read_text(encoding="utf-8"))
+        except ValueError:
+            raise DataError(f"{self.manifest}: damaged; remove {self.folder} and begin anew") from None
+
+    def remove(self) -> None:
+        """Remove the folder; its name is free at once."""
+        aside = self.folder.with_name(f".{self.folder.name}{PARTIAL}old")
+        shutil.rmtree(aside, ignore_errors=True)
+        if self.folder.exists():
+            self.folder.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.part"
+
+    def write(self, number: int, part: Part) -> None:
+        """Write a part; an OSError names its file."""
+        arrays = {"values": part.values, "counts": np.array(json.dumps(part.counts))}
+        if part.probabilities is not None:
+            arrays["probabilities"] = part.probabilities
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        data = buffer.getvalue()
+        with atomic_write(self.path(number)) as partial, partial.open("wb") as file:
+            file.write(hashlib.sha256(data).digest() + data)
+
+    def read(self, number: int) -> Part | None:
+        """A part; `None` where there is none, or one that does not have its checksum."""
+        try:
+            data = self.path(number).read_bytes()
+        except FileNotFoundError:
+            return None
+        if data[:DIGEST] != hashlib.sha256(data[DIGEST:]).digest():
+            return None
+        try:
+            with np.load(io.BytesIO(data[DIGEST:]), allow_pickle=False) as arrays:
+                return Part(arrays["values"], arrays.get("probabilities"), json.loads(str(arrays["counts"])))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return None
+
+    def missing(self, count: int) -> list[int]:
+        """Numbers below `count` of windows that are not there."""
+        return [number for number in range(count) if self.read(number) is None]

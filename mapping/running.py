@@ -1,0 +1,138 @@
+"""Runs the windows of a map: in this process, or in several, each of which reads ahead while the model computes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from typing import NamedTuple
+
+import torch
+
+from datasets.classmap import ClassMap
+from mapping.parts import Parts
+from mapping.windows import Part, Plan
+from tscls.classifier import Classifier, load_classifier
+from utils.runtime import distributed
+
+AHEAD = 1  # windows that are read while another is classified
+POLL = 0.2  # seconds between two looks at how far the processes are
+
+
+class Job(NamedTuple):
+    """All that a process needs to make windows of a map. Picklable.
+
+    model: a run folder or a checkpoint; device: "cpu", "cuda:1" …, None is a GPU if there is one; classmap: of a
+    checkpoint that has none.
+    """
+
+    plan: Plan
+    model: str
+    device: str | None
+    classmap: ClassMap | None
+
+    def load(self, device: torch.device | None = None) -> Classifier:
+        """The classifier; `device` in place of the job's own."""
+        return load_classifier(self.model, device or self.device, classmap=self.classmap)
+
+
+class MapInterrupted(Exception):
+    """The map is unfinished for a reason that is no fault of the input, its parts are kept; the message is one line."""
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def read_ahead(numbers: Iterable[int], read: Callable[[int], tuple]) -> Iterator[tuple]:
+    """(number, *what `read` gives) for one number after another; the next ones are read in a thread meanwhile."""
+    reader = ThreadPoolExecutor(1, "reader")
+    try:
+        waiting: deque = deque()
+        for number in numbers:
+            waiting.append((number, reader.submit(read, number)))
+            if len(waiting) > AHEAD:
+                first, found = waiting.popleft()
+                yield first, *found.result()
+        for first, found in waiting:
+            yield first, *found.result()
+    finally:
+        reader.shutdown(cancel_futures=True)
+
+
+def finished(plan: Plan, classifier: Classifier, numbers: Iterable[int]) -> Iterator[tuple[int, Part]]:
+    """The windows of these numbers, one after another."""
+    for number, pixels, inside in read_ahead(numbers, plan.read):
+        yield number, plan.classify(number, classifier, pixels, inside)
+
+
+def run_here(job: Job, classifier: Classifier, parts: Parts, numbers: list[int], done: Callable[[int], None]) -> None:
+    """Make windows in this process; `done` is told how many more are written."""
+    for number, part in finished(job.plan, classifier, numbers):
+        parts.write(number, part)
+        done(1)
+
+
+def run_processes(job: Job, parts: Parts, numbers: list[int], workers: int, done: Callable[[int], None]) -> None:
+    """Make windows in `workers` processes, each with an even part of the cores, and on a GPU of its own in turn.
+
+    MapInterrupted: a process was killed.
+    """
+    context = get_context("spawn")
+    counters = context.Value("q", 0), context.Value("q", 0), context.Value("q", 0)
+    claimed, written, _ = counters
+    setup = (job, parts, numbers, workers, *counters)
+    told = 0
+    with ProcessPoolExecutor(workers, context, initializer=_start, initargs=setup) as pool:
+        tasks = [pool.submit(_work) for _ in range(workers)]
+        try:
+            while True:
+                ready, waiting = wait(tasks, POLL, FIRST_EXCEPTION)
+                told, before = written.value, told
+                done(told - before)
+                for task in ready:
+                    task.result()
+                if not waiting:
+                    return
+        except BrokenProcessPool:
+            raise MapInterrupted("a worker process was killed, maybe for want of memory") from None
+        finally:
+            claimed.value = len(numbers)  # no process begins another window
+
+
+_state: tuple | None = None  # of a worker process
+
+
+def _start(job: Job, parts: Parts, numbers: list[int], workers: int, claimed, written, started) -> None:
+    """Prepare a worker process."""
+    global _state
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
+    torch.set_num_threads(max(1, cores() // workers))
+    with started.get_lock():
+        place, started.value = started.value, started.value + 1
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    device = f"cuda:{place % gpus}" if gpus and job.device in (None, "cuda") else job.device
+    _state = job.load(distributed.start(device).device), job, parts, numbers, claimed, written
+
+
+def _work() -> None:
+    """Make windows until none is left, or the parent is gone."""
+    classifier, job, parts, numbers, claimed, written = _state
+    for number, part in finished(job.plan, classifier, _claim(numbers, claimed)):
+        parts.write(number, part)
+        with written.get_lock():
+            written.value += 1
+
+
+def _claim(numbers: list[int], claimed) -> Iterator[int]:
+    while parent_process().is_alive():
+        with claimed.get_lock():
+            place, claimed.value = claimed.value, claimed.value + 1
+        if place >= len(numbers):
+            return
+        yield numbers[place]

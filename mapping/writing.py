@@ -1,0 +1,102 @@
+"""One cloud-optimised GeoTIFF from the parts of a map: a tiled GeoTIFF first, with all tags on it, then GDAL's copy."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from datasets.errors import DataError
+from datasets.imagery.grid import Grid
+from datasets.optional import need
+from mapping.legend import CLASSES_TAG, classes_tag
+from mapping.parts import Parts
+from mapping.running import MapInterrupted
+from mapping.styles import palette
+from mapping.windows import NO_PER_CENT, Plan
+
+TILE = 512  # pixels along a side of a tile
+BANDS = ("class code", "confidence, per cent")
+COPY = {"COMPRESS": "DEFLATE", "BLOCKSIZE": TILE, "OVERVIEW_RESAMPLING": "MODE", "BIGTIFF": "IF_SAFER"}
+
+
+def write_map(plan: Plan, parts: Parts, path: Path, tags: dict[str, str]) -> dict[str, int]:
+    """Write the map to `path` and return its counts of pixels, `outside`, `few` and `classified`, and by class.
+
+    Raises:
+        DataError: a part is missing. MapInterrupted: GDAL cannot write the file.
+    """
+    counts, by_code = Counter(outside=0, few=0, classified=0), np.zeros(plan.no_data + 1, np.int64)
+
+    def values(number: int) -> np.ndarray:
+        part = _part(parts, number)
+        counts.update(part.counts)
+        by_code.__iadd__(np.bincount(part.values[0].ravel(), minlength=len(by_code)))
+        return part.values
+
+    with _geotiff(plan, parts, path, 2, plan.dtype, plan.no_data) as file:
+        file.write_colormap(1, palette(plan.classes, plan.no_data))
+        colours = need("rasterio.enums").ColorInterp
+        file.colorinterp = (colours.palette, colours.gray)
+        file.descriptions = BANDS
+        _write_windows(plan, file, values)
+        pixels = {**counts, "classes": {str(one.code): int(by_code[one.code]) for one in plan.classes}}
+        file.update_tags(**tags, **{CLASSES_TAG: classes_tag(plan.classes), "PIXELS": json.dumps(pixels)})
+    return pixels
+
+
+def write_probabilities(plan: Plan, parts: Parts, path: Path, tags: dict[str, str]) -> None:
+    """Write the probabilities to `path`, per cent, a band a class in the order of their ids; raises as `write_map`."""
+    with _geotiff(plan, parts, path, len(plan.classes), "uint8", NO_PER_CENT) as file:
+        file.colorinterp = [need("rasterio.enums").ColorInterp.gray] * len(plan.classes)
+        file.descriptions = [f"{one.name}, per cent" for one in plan.classes]
+        file.update_tags(**tags, **{CLASSES_TAG: classes_tag(plan.classes)})
+        _write_windows(plan, file, lambda number: _part(parts, number).probabilities)
+
+
+def _part(parts: Parts, number: int):
+    part = parts.read(number)
+    if part is None:
+        raise DataError(f"{parts.path(number)}: missing or damaged; give the same command again to make it anew")
+    return part
+
+
+def _write_windows(plan: Plan, file, values: Callable[[int], np.ndarray]) -> None:
+    for number, window in enumerate(plan.windows):
+        file.write(values(number), window=window)
+
+
+@contextmanager
+def _geotiff(plan: Plan, parts: Parts, path: Path, count: int, dtype: str, no_data: int) -> Iterator:
+    """A GeoTIFF to fill; it is copied to `path` as a COG at the end, and checked to hold the same."""
+    rasterio, copy = need("rasterio", "a map"), need("rasterio.shutil").copy
+    grid, plain = plan.box.grid, parts.folder / f"{path.name}.plain.tif"
+    profile = {"driver": "GTiff", "tiled": True, "blockxsize": TILE, "blockysize": TILE, "bigtiff": "IF_SAFER"}
+    profile |= {"count": count, "dtype": dtype, "nodata": no_data, "crs": grid.crs, "transform": grid.transform}
+    try:
+        with warnings.catch_warnings(), rasterio.Env(GDAL_PAM_ENABLED=False):
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with rasterio.open(plain, "w", height=grid.height, width=grid.width, **profile) as file:
+                yield file
+            copy(plain, path, driver="COG", **COPY)
+            _compare(plain, path, grid)
+    except rasterio.errors.RasterioError as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise MapInterrupted(f"{path}: cannot be written ({reason}), is the disk full?") from None
+    finally:
+        with suppress(OSError):
+            plain.unlink(missing_ok=True)
+
+
+def _compare(plain: Path, path: Path, grid: Grid) -> None:
+    """GDAL does not report every write that fails."""
+    rasterio = need("rasterio")
+    with rasterio.open(plain) as one, rasterio.open(path) as other:
+        for window in grid.windows(4 * TILE):
+            if not np.array_equal(one.read(window=window), other.read(window=window)):
+                raise MapInterrupted(f"{path}: was written incompletely, is the disk full?")
