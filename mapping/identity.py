@@ -38,9 +38,9 @@ def identity(plan: Plan, model: Path, root: Path) -> dict[str, dict]:
         "model": {"file": model.name, "sha256": sha256_of(model)},
         "classes": {str(one.id): _class(one) for one in plan.classes},
         "images": {os.path.relpath(file, root): _file(file, header) for file, header in sorted(images.headers.items())},
-        "dates": {image.name: image.day.isoformat() for image in images.images},
+        "dates": {_short_name(image.name, root): image.day.isoformat() for image in images.images},
         "values": {key: value for key, value in images.decided.items() if key not in ("offsets", "scales")},
-        "offsets": {image.name: [image.scale, image.offset] for image in images.images},
+        "offsets": {_short_name(image.name, root): [image.scale, image.offset] for image in images.images},
         "left out": {str(i): line for i, line in enumerate(images.skipped)},
         "grid": {
             "crs": plan.box.grid.crs.to_wkt(),
@@ -54,6 +54,11 @@ def identity(plan: Plan, model: Path, root: Path) -> dict[str, dict]:
             "within": None if within is None else {"file": str(within.path), **_stat(within.path)},
         },
     }
+
+
+def _short_name(name: str, root: Path) -> str:
+    """The name of an image without the folder, where it is a path."""
+    return name.removeprefix(f"{root}{os.sep}")
 
 
 def _class(one: Entry) -> list:

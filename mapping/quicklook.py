@@ -89,9 +89,13 @@ def _legend(axes, shown: Sequence[Entry], hectares: dict[int, float]) -> None:
         Patch(
             facecolor=np.array(entry.colour) / 255,
             edgecolor="0.5",
-            label=f"{entry.name}  {hectares[entry.code]:,.0f} ha, {hectares[entry.code] / total:.1%}",
+            label=f"{entry.name}  {_hectares(hectares[entry.code])} ha, {hectares[entry.code] / total:.1%}",
         )
         for entry in shown
     ]
     if patches:
         axes.legend(handles=patches, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=8)
+
+
+def _hectares(area: float) -> str:
+    return f"{area:,.0f}" if area >= 10 else f"{area:.2g}"

@@ -18,7 +18,7 @@ def palette(classes: Sequence[Entry], no_data: int) -> dict[int, tuple[int, int,
 
 
 def auxiliary_xml(classes: Sequence[Entry]) -> str:
-    """The `.aux.xml` of GDAL: names by code, and an attribute table of codes, names and colours, of band 1."""
+    """The `.aux.xml` of GDAL: names by code and a table of codes, names and colours of band 1; band 2 is gray."""
     root = Element("PAMDataset")
     band = SubElement(root, "PAMRasterBand", band="1")
     names = {one.code: one.name for one in classes}
@@ -36,6 +36,7 @@ def auxiliary_xml(classes: Sequence[Entry]) -> str:
         row = SubElement(table, "Row", index=str(i))
         for value in (one.code, one.name, *one.colour):
             SubElement(row, "F").text = str(value)
+    SubElement(SubElement(root, "PAMRasterBand", band="2"), "ColorInterp").text = "Gray"
     return _text(root)
 
 

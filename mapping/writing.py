@@ -18,6 +18,7 @@ from mapping.legend import CLASSES_TAG, classes_tag
 from mapping.parts import Parts
 from mapping.running import MapInterrupted
 from mapping.styles import palette
+from mapping.tiff import unmark_alpha
 from mapping.windows import NO_PER_CENT, Plan
 
 TILE = 512  # pixels along a side of a tile
@@ -41,19 +42,17 @@ def write_map(plan: Plan, parts: Parts, path: Path, tags: dict[str, str]) -> dic
 
     with _geotiff(plan, parts, path, 2, plan.dtype, plan.no_data) as file:
         file.write_colormap(1, palette(plan.classes, plan.no_data))
-        colours = need("rasterio.enums").ColorInterp
-        file.colorinterp = (colours.palette, colours.gray)
         file.descriptions = BANDS
         _write_windows(plan, file, values)
         pixels = {**counts, "classes": {str(one.code): int(by_code[one.code]) for one in plan.classes}}
         file.update_tags(**tags, **{CLASSES_TAG: classes_tag(plan.classes), "PIXELS": json.dumps(pixels)})
+    unmark_alpha(path)
     return pixels
 
 
 def write_probabilities(plan: Plan, parts: Parts, path: Path, tags: dict[str, str]) -> None:
     """Write the probabilities to `path`, per cent, a band a class in the order of their ids; raises as `write_map`."""
     with _geotiff(plan, parts, path, len(plan.classes), "uint8", NO_PER_CENT) as file:
-        file.colorinterp = [need("rasterio.enums").ColorInterp.gray] * len(plan.classes)
         file.descriptions = [f"{one.name}, per cent" for one in plan.classes]
         file.update_tags(**tags, **{CLASSES_TAG: classes_tag(plan.classes)})
         _write_windows(plan, file, lambda number: _part(parts, number).probabilities)
