@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -18,12 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from datasets.errors import DataError
-from mapping.identity import difference
+from mapping.identity import difference, sha256_of
 from mapping.windows import Part
-from utils.files import PARTIAL, atomic_write, write_text
+from utils.files import PARTIAL, atomic_write, sync, write_text
 
 DIGEST = hashlib.sha256().digest_size
 FORMAT = 1
+FINISHED = "finished"  # in the folder: the SHA-256 of the whole map, which is about to be moved to its name
 
 
 class Parts:
@@ -61,6 +63,17 @@ class Parts:
         except ValueError:
             raise DataError(f"{self.manifest}: damaged; remove {self.folder} and begin anew") from None
 
+    def finish(self, whole: Path) -> None:
+        """Move the whole map to its name, and remove the folder."""
+        write_text(self.folder / FINISHED, sha256_of(whole))
+        place(whole, self.out)
+        self.remove()
+
+    def is_finished(self) -> bool:
+        """Whether the map has its name already, and a run was killed before it could remove the folder."""
+        file = self.folder / FINISHED
+        return self.out.is_file() and file.is_file() and file.read_text(encoding="utf-8") == sha256_of(self.out)
+
     def remove(self) -> None:
         """Remove the folder; its name is free at once."""
         aside = self.folder.with_name(f".{self.folder.name}{PARTIAL}old")
@@ -70,6 +83,7 @@ class Parts:
             shutil.rmtree(aside, ignore_errors=True)
 
     def path(self, number: int) -> Path:
+        """File of a part."""
         return self.folder / f"{number:06d}.part"
 
     def write(self, number: int, part: Part) -> None:
@@ -100,3 +114,10 @@ class Parts:
     def missing(self, count: int) -> list[int]:
         """Numbers below `count` of windows that are not there."""
         return [number for number in range(count) if self.read(number) is None]
+
+
+def place(unfinished: Path, path: Path) -> None:
+    """Give a finished file its name."""
+    sync(unfinished)
+    os.replace(unfinished, path)
+    sync(path.parent)

@@ -16,12 +16,10 @@ from __future__ import annotations
 import argparse
 import errno
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,12 +34,12 @@ from mapping.arguments import get_args
 from mapping.cluster import run_cluster
 from mapping.identity import digest, identity, model_file
 from mapping.legend import Entry
-from mapping.parts import Parts
+from mapping.parts import Parts, place
 from mapping.running import Job, MapInterrupted, run_here, run_processes
 from mapping.windows import Options, Plan
 from tscls.classifier import Classifier, load_classifier
 from utils.errors import UsageError, exit_cleanly
-from utils.files import PARTIAL, sync, write_text
+from utils.files import PARTIAL, write_text
 from utils.results import figures
 from utils.runtime import distributed
 
@@ -57,6 +55,10 @@ def main(argv: list[str] | None = None) -> None:
         job, classifier = _prepare(args)
         made_of = identity(job.plan, model_file(args.model), args.images)
         parts.start(made_of, args.overwrite)
+        if parts.is_finished():
+            parts.remove()
+            print(f"{args.out}: is whole already")
+            return
         missing = _make(args, job, classifier, parts, digest(made_of))
         if args.part:
             print(f"part {args.part.i} of {args.part.n} is done; when all are, give --merge in place of --part")
@@ -89,11 +91,14 @@ def _end(reason: str, parts: Parts) -> None:
 
 
 def _refuse_existing(args: argparse.Namespace, parts: Parts) -> None:
-    """An earlier map is not replaced without --overwrite; a file of this map, whose parts are there, is."""
-    for name, path in (("--out", args.out), ("--probabilities", args.probabilities)):
-        if path is None or args.overwrite or not path.exists():
-            continue
-        if path == args.out or not parts.manifest.exists():
+    """An earlier map is not replaced without --overwrite; what a run wrote whose parts are still there is."""
+    if args.overwrite:
+        return
+    given = [("--out", args.out, parts.is_finished())]
+    if args.probabilities:
+        given.append(("--probabilities", args.probabilities, parts.manifest.exists()))
+    for name, path, ours in given:
+        if path.exists() and not ours:
             raise UsageError(f"{name} {path}: exists; give --overwrite to replace it, or another name")
 
 
@@ -148,31 +153,29 @@ def _make(args: argparse.Namespace, job: Job, classifier: Classifier, parts: Par
 
 
 def _finish(args: argparse.Namespace, plan: Plan, parts: Parts, made_of: dict) -> None:
-    """Write the files from the parts; the map takes its name last."""
+    """Write all files beside the parts, then give them their names, the map last."""
     out, whole, tags = args.out, parts.folder / args.out.name, _tags(plan, made_of)
     pixels = writing.write_map(plan, parts, whole, tags)
+    xml, style, picture = (f"{out.name}.aux.xml", f"{out.stem}.qml", f"{out.stem}.png")
+    write_text(parts.folder / xml, styles.auxiliary_xml(plan.classes))
+    write_text(parts.folder / style, styles.qgis_style(plan.classes))
+    beside = [xml, style]
+    if figures.available():
+        quicklook.draw(whole, parts.folder / picture, plan.classes, out.stem)
+        beside.append(picture)
+    else:
+        print("no picture of the map: matplotlib is not installed (pip install matplotlib)", file=sys.stderr)
     if args.probabilities:
         unfinished = args.probabilities.with_name(f".{args.probabilities.stem}{PARTIAL}map.tif")
         writing.write_probabilities(plan, parts, unfinished, tags)
-        _place(unfinished, args.probabilities)
-    write_text(out.with_name(f"{out.name}.aux.xml"), styles.auxiliary_xml(plan.classes))
-    write_text(out.with_suffix(".qml"), styles.qgis_style(plan.classes))
-    if figures.available():
-        quicklook.draw(whole, out.with_suffix(".png"), plan.classes, out.stem)
-    else:
-        print("no picture of the map: matplotlib is not installed (pip install matplotlib)", file=sys.stderr)
-    _place(whole, out)
-    parts.remove()
+        place(unfinished, args.probabilities)
+    for name in beside:
+        place(parts.folder / name, out.with_name(name))
+    parts.finish(whole)
     print(
         f"{out}: {plan.box.grid}, {pixels['classified']:,} pixels classified, {pixels['few']:,} with fewer than"
         f" {plan.options.min_observations} observations, {pixels['outside']:,} outside"
     )
-
-
-def _place(unfinished: Path, path: Path) -> None:
-    sync(unfinished)
-    os.replace(unfinished, path)
-    sync(path.parent)
 
 
 def _tags(plan: Plan, made_of: dict) -> dict[str, str]:

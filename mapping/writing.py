@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-import warnings
+import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import disk_usage
 
 import numpy as np
 
@@ -73,23 +75,45 @@ def _write_windows(plan: Plan, file, values: Callable[[int], np.ndarray]) -> Non
 @contextmanager
 def _geotiff(plan: Plan, parts: Parts, path: Path, count: int, dtype: str, no_data: int) -> Iterator:
     """A GeoTIFF to fill; it is copied to `path` as a COG at the end, and checked to hold the same."""
-    rasterio, copy = need("rasterio", "a map"), need("rasterio.shutil").copy
-    grid, plain = plan.box.grid, parts.folder / f"{path.name}.plain.tif"
+    rasterio, copy, grid = need("rasterio", "a map"), need("rasterio.shutil").copy, plan.box.grid
+    plain = parts.folder / f"{path.name}.plain.tif"
     profile = {"driver": "GTiff", "tiled": True, "blockxsize": TILE, "blockysize": TILE, "bigtiff": "IF_SAFER"}
     profile |= {"count": count, "dtype": dtype, "nodata": no_data, "crs": grid.crs, "transform": grid.transform}
+    failures = (rasterio.errors.RasterioError, need("rasterio._err").CPLE_BaseError)
+    _check_space(plan, path, count * np.dtype(dtype).itemsize)
     try:
-        with warnings.catch_warnings(), rasterio.Env(GDAL_PAM_ENABLED=False):
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with _without_stderr(), rasterio.Env(GDAL_PAM_ENABLED=False):
             with rasterio.open(plain, "w", height=grid.height, width=grid.width, **profile) as file:
                 yield file
             copy(plain, path, driver="COG", **COPY)
             _compare(plain, path, grid)
-    except rasterio.errors.RasterioError as error:
+    except failures as error:
         reason = " ".join(str(error.__cause__ or error).split())
         raise MapInterrupted(f"{path}: cannot be written ({reason}), is the disk full?") from None
     finally:
         with suppress(OSError):
             plain.unlink(missing_ok=True)
+
+
+def _check_space(plan: Plan, path: Path, pixel_bytes: int) -> None:
+    """The plain file, and a copy with overviews that does not get smaller in the worst case."""
+    needed, free = int(2.4 * plan.box.grid.height * plan.box.grid.width * pixel_bytes), disk_usage(path.parent).free
+    if needed > free:
+        raise MapInterrupted(f"{path.parent}: {free / 1e9:.2f} GB are free, the map may need {needed / 1e9:.2f}")
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """libtiff prints lines of its own about a write that fails, beside the error that GDAL raises."""
+    sys.stderr.flush()
+    saved, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nothing)
 
 
 def _compare(plain: Path, path: Path, grid: Grid) -> None:
