@@ -41,7 +41,7 @@ def run_cluster(
         shared = client.submit(_same, job, key=f"job-{key}")
         tasks = client.map(_window, numbers, job=shared, map_key=key, key=[f"window-{key}-{i}" for i in numbers])
         try:
-            for task, (number, part) in as_completed(tasks, with_results=True):
+            for task, (number, part) in as_completed(tasks, loop=client.loop, with_results=True):
                 parts.write(number, part)
                 task.release()
                 done(1)
