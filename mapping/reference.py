@@ -14,7 +14,7 @@ import pandas as pd
 from datasets.errors import DataError
 from datasets.imagery.grid import Sampler
 from datasets.optional import need
-from mapping.codes import NO_CODE, WINDOW, Map, open_raster, counted
+from mapping.codes import NO_CODE, WINDOW, Map, counted, open_raster
 from mapping.evalblocks import EvalBlocks
 from mapping.ground import check_overlap
 from mapping.legend import Entry, other_of

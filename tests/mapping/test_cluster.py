@@ -11,7 +11,7 @@ import pytest
 
 from mapping.parts import Parts
 from tests.support.image_files import make_scene, write_dated
-from tests.support.maps import make_map, save_model
+from tests.support.map_runs import make_map, save_model
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.usefixtures("no_figures")

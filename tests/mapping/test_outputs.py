@@ -17,7 +17,7 @@ from datasets.classmap import CDL20, ClassMap, write_classmap
 from mapping.legend import Entry, read_legend
 from mapping.tiff import unmark_alpha
 from tests.support.image_files import ORIGIN, UTM, make_scene, write_dated
-from tests.support.maps import make_map, read_map, save_model, undecided
+from tests.support.map_runs import make_map, read_map, save_model, undecided
 
 HEIGHT, WIDTH = 16, 520  # so wide that there is an overview
 
