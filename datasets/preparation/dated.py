@@ -193,6 +193,13 @@ def has_few_regions(path: Path) -> bool:
     return _columns(path, ["region"])["region"].nunique() < len(LABELLED)
 
 
+def regions_of(path: Path) -> set[str]:
+    """The regions that a store of `sort_by_year` names."""
+    if "region" not in pd.read_csv(path / "index.csv", nrows=0):
+        return set()
+    return set(_columns(path, ["region"])["region"]) - {""}
+
+
 def _pieces(path: Path, classmap: ClassMap | None, by: str, seed: int, ndvi: summary.NdviByDay) -> Iterator[tuple]:
     """What `add_to_root` takes, from a store of `sort_by_year`; its NDVI goes to `ndvi`."""
     store, splits, first = Store.open(path), splits_of(path, classmap, by, seed), 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -24,18 +26,33 @@ def available() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def draw(root: Path, year: int, site: str, classmap: ClassMap | None, ndvi: NdviByDay) -> list[str]:
-    """Write ROOT/<site>-<year>-{blocks,classes,ndvi}.png (unlabelled series: no classes); lines that say so."""
+def draw(
+    root: Path, year: int, site: str, classmap: ClassMap | None, ndvi: NdviByDay, regions: Collection[str] = ()
+) -> list[str]:
+    """Write ROOT/<site>-<year>-{blocks,classes,ndvi}.png; lines that say so.
+
+    `regions`: of the series of the site, if they have others than its name. Unlabelled series have no picture of
+    classes, and series without x and y no map.
+    """
     if not available():
         return ["no pictures: they need matplotlib (pip install matplotlib)"]
     from matplotlib.figure import Figure
 
     kind = f"{site}-{year}" + ("" if classmap is not None else f"-{UNLABELLED}")
-    drawings = {MAP: lambda figure: _draw_map(figure, root / str(year), site, classmap is not None)}
+    title, names = f"{site}, {year}", {region.lower() for region in regions or (site,)}
+    of_split = {
+        split: index
+        for split in (LABELLED if classmap is not None else (UNLABELLED,))
+        if (index := _of_regions(root / str(year) / split / "index.csv", names, ("x", "y", "block"))) is not None
+    }
+    lines, drawings = [], {}
+    if of_split:
+        drawings[MAP] = lambda figure: _draw_map(figure, title, of_split, classmap is not None)
+    else:
+        lines.append("no picture of blocks: the series have no x and y")
     if classmap is not None:
-        drawings[COUNTS] = lambda figure: _draw_counts(figure, root / str(year), site, classmap)
+        drawings[COUNTS] = lambda figure: _draw_counts(figure, title, root / str(year), names, classmap)
     drawings[NDVI] = lambda figure: _draw_ndvi(figure, ndvi, classmap)
-    lines = []
     for name, drawing in drawings.items():
         figure = Figure(layout="constrained", dpi=120)
         drawing(figure)
@@ -45,14 +62,11 @@ def draw(root: Path, year: int, site: str, classmap: ClassMap | None, ndvi: Ndvi
     return lines
 
 
-def _draw_map(figure, folder: Path, site: str, labelled: bool) -> None:
+def _draw_map(figure, title: str, of_split: dict[str, pd.DataFrame], labelled: bool) -> None:
     """The sampled pixels at their places, coloured by split, with the outline of every block."""
     figure.set_size_inches(7, 7)
     axes = figure.subplots()
-    for split in LABELLED if labelled else (UNLABELLED,):
-        index = _of_site(folder / split / "index.csv", site, ("x", "y", "block"))
-        if index is None or index.empty:
-            continue
+    for split, index in of_split.items():
         x, y = index["x"].astype(float), index["y"].astype(float)
         if labelled:
             for _, block in pd.DataFrame({"x": x, "y": y}).groupby(index["block"]):
@@ -63,7 +77,7 @@ def _draw_map(figure, folder: Path, site: str, labelled: bool) -> None:
         axes.scatter(x.iloc[shown], y.iloc[shown], s=POINT, color=COLOURS[split], linewidths=0, zorder=2,
                      label=f"{split}, {len(x):,} series")  # fmt: skip
     axes.set_aspect("equal")
-    axes.set_title(f"{site}, {folder.name}: sampled pixels" + (" and blocks by split" if labelled else ""))
+    axes.set_title(f"{title}: sampled pixels" + (" and blocks by split" if labelled else ""))
     axes.set_xlabel("x, in the CRS of the images")
     axes.set_ylabel("y")
     axes.ticklabel_format(useOffset=False, style="plain")
@@ -71,8 +85,8 @@ def _draw_map(figure, folder: Path, site: str, labelled: bool) -> None:
     figure.legend(loc="outside lower center", ncols=3, markerscale=6, frameon=False)
 
 
-def _of_site(file: Path, site: str, columns: tuple[str, ...]) -> pd.DataFrame | None:
-    """These columns of the rows of a site; None without them."""
+def _of_regions(file: Path, regions: set[str], columns: tuple[str, ...]) -> pd.DataFrame | None:
+    """These columns of the rows of some regions (in lower case), where they have a value; None without any."""
     if not file.exists():
         return None
     wanted, parts = ("region", *columns), []
@@ -81,13 +95,18 @@ def _of_site(file: Path, site: str, columns: tuple[str, ...]) -> pd.DataFrame | 
         for part in reader:
             if any(name not in part for name in wanted):
                 return None
-            parts.append(part[part["region"].str.lower() == site.lower()])
-    return pd.concat(parts, ignore_index=True)
+            filled = (part[list(columns)] != "").all(axis=1)
+            parts.append(part[part["region"].str.lower().isin(regions) & filled])
+    found = pd.concat(parts, ignore_index=True)
+    return None if found.empty else found
 
 
-def _draw_counts(figure, folder: Path, site: str, classmap: ClassMap) -> None:
+def _draw_counts(figure, title: str, folder: Path, regions: set[str], classmap: ClassMap) -> None:
     """Bars: series of every class by split, on a logarithmic axis, as rare classes are what matters here."""
-    counts = {key[:2]: count for key, count in count_series(folder).items() if key[2].lower() == site.lower()}
+    counts = Counter()
+    for (label, split, region), count in count_series(folder).items():
+        if region.lower() in regions:
+            counts[label, split] += count
     classes = sorted({label for label, _ in counts}, key=lambda c: sum(counts.get((c, split), 0) for split in LABELLED))
     figure.set_size_inches(7, 1.6 + 0.42 * len(classes))
     axes = figure.subplots()
@@ -99,7 +118,7 @@ def _draw_counts(figure, folder: Path, site: str, classmap: ClassMap) -> None:
     axes.set_xlim(0.7, 3 * max(counts.values(), default=1))
     axes.set_yticks(np.arange(len(classes)), [classmap.names[label] for label in classes])
     axes.set_xlabel("series")
-    axes.set_title(f"{site}, {folder.name}: labels by class and split")
+    axes.set_title(f"{title}: labels by class and split")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
 
 

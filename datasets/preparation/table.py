@@ -111,7 +111,7 @@ def finish(args, made: dated.Sorted, *, site: str, by: str, labelled: bool, reco
     ndvi = dated.add(made, args.out, site=site, classmap=classmap, split=by, seed=args.seed, meta=record)
     for year in made.stores:
         print(f"{args.out / str(year)}:\n{summary.table(args.out / str(year), classmap)}")
-        for line in pictures.draw(args.out, year, site, classmap, ndvi[year]):
+        for line in pictures.draw(args.out, year, site, classmap, ndvi[year], dated.regions_of(made.stores[year])):
             print(line)
     if classmap is not None:
         years = " ".join(map(str, made.stores))

@@ -20,7 +20,7 @@ from datasets.simulate import simulate_scene
 from datasets.simulation.landscape import ScenePlan, frame
 from datasets.simulation.legend import COVERS
 from datasets.simulation.render import Window, at_edge, ground_of, render
-from datasets.simulation.scene import BANDS, run_task, tasks_of, write_labels, write_truth
+from datasets.simulation.scene import BANDS, run_task, tasks_of, write_labels, write_polygons, write_truth
 from datasets.simulation.sites import HARVEY, SITES
 
 SIZE, SEED = 60, 5
@@ -94,6 +94,21 @@ def test_truth_is_the_code_of_the_polygon_at_the_centre(scene):
     painted = rasterize(zip(fields.geometry, fields.code, strict=True), truth.shape, transform=grid, dtype="uint8")
     assert (painted == truth).mean() > 0.999
     assert all(palette[code][:3] == COVERS[code][1] for code in np.unique(truth))
+
+
+def test_truth_and_polygons_say_what_grows_where_the_labels_are_wrong(tmp_path):
+    """A fifth of the scene of seed 25 is a field whose label is wrong as a whole."""
+    plan = ScenePlan(25, PLAN.site, 2019, SIZE)
+    for task in tasks_of(plan, tmp_path):
+        if task.write in (write_truth, write_polygons):
+            run_task(task)
+    ground = ground_of(plan, Window(0, 0, SIZE, SIZE), with_fields=False)
+    wrong = (ground.code != ground.claimed)[ground.number]
+    assert wrong.mean() > 0.1
+    np.testing.assert_array_equal(read(tmp_path / "truth.tif"), ground.code[ground.number])
+    area = geopandas.read_file(tmp_path / "fields.gpkg").dissolve("code").area / 100
+    for code in np.unique(ground.code[ground.number[wrong]]):
+        assert area[code] == pytest.approx((ground.code[ground.number] == code).sum(), rel=0.1)
 
 
 def test_polygons_have_kind_crop_and_code(scene):

@@ -70,6 +70,28 @@ def test_three_pictures_are_drawn_and_the_same_series_give_the_same_bytes(tmp_pa
     assert drawn[0] == drawn[1] and len(set(drawn[0])) == 3
 
 
+@pytest.mark.skipif(not pictures.available(), reason="matplotlib is not installed")
+def test_only_the_series_of_the_site_or_of_its_regions_are_drawn(tmp_path, monkeypatch):
+    place = {"x": [0.0, 9.0, 5.0], "y": [3.0, 4.0, 5.0], "block": ["0_0", "1_0", ""]}
+    pieces = [piece("train", [1, 2, 3], region=["A", "T1", "T1"], **place), piece("eval", [4], region=["t2"])]
+    add_to_root(tmp_path, 2019, pieces, site="A", classmap=TWO, meta={})
+    drawn = []
+    monkeypatch.setattr(pictures, "_draw_map", lambda figure, title, found, labelled: drawn.append((title, found)))
+    monkeypatch.setattr(pictures, "_draw_ndvi", lambda figure, *rest: None)
+    bars, draw_counts = [], pictures._draw_counts
+
+    def counted(figure, *rest):
+        draw_counts(figure, *rest)
+        bars.append([bar.get_width() for bar in figure.axes[0].patches])
+
+    monkeypatch.setattr(pictures, "_draw_counts", counted)
+    pictures.draw(tmp_path, 2019, "a", TWO, None)
+    pictures.draw(tmp_path, 2019, "tiles", TWO, None, ["T1", "T2"])
+    assert [(title, list(found)) for title, found in drawn] == [("a, 2019", ["train"]), ("tiles, 2019", ["train"])]
+    assert [found["train"]["x"].tolist() for _, found in drawn] == [["0.0"], ["9.0"]]  # a place without a block: none
+    assert bars == [[1, 0, 0], [2, 0, 1]]
+
+
 def test_without_matplotlib_that_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "available", lambda: False)
     lines = pictures.draw(tmp_path, 2019, "A", TWO, NdviByDay(TWO, DATES))

@@ -232,7 +232,7 @@ def test_meta_tells_where_the_series_came_from(tmp_path):
     assert meta["bands"]["red4"] == ["nir"] and meta["counts"]["series"] == 6
 
 
-def test_pictures_are_drawn_also_of_series_without_a_place_and_of_several_regions(tmp_path, monkeypatch):
+def test_pictures_are_drawn_also_of_series_without_a_place_and_of_several_regions(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pictures, "draw", DRAW)
     table = long_table(some_observed(6, DAYS)).assign(county=np.repeat(["Adams", "Harvey", "Adams"] * 2, 3))
     file = save(table, tmp_path / "t.csv")
@@ -240,6 +240,10 @@ def test_pictures_are_drawn_also_of_series_without_a_place_and_of_several_region
     prepare(file, tmp_path / "two", "--region", "county")
     for root in ("one", "two"):
         assert (tmp_path / root / "t-2019-ndvi.png").stat().st_size > 5000
+        assert not (tmp_path / root / "t-2019-blocks.png").exists()
+    assert capsys.readouterr().out.count("no picture of blocks: the series have no x and y") == 2
+    one, two = ((tmp_path / root / "t-2019-classes.png").read_bytes() for root in ("one", "two"))
+    assert one == two  # the bars are of the series of all regions
 
 
 def test_a_dry_run_says_what_would_be_written_and_writes_nothing(tmp_path, capsys):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from rasterio.warp import transform
 
+from datasets.simulation.crops import CROPS, NUMBER
 from datasets.simulation.labels import (
     CELL,
     CRS,
@@ -13,6 +14,7 @@ from datasets.simulation.labels import (
     REACH,
     UNSURE_ERRORS,
     _ground_at,
+    _other_cover,
     _shifted,
     cells_of,
     label_window,
@@ -104,6 +106,14 @@ def test_wrong_cells_at_an_edge_mostly_have_the_code_of_a_neighbour(whole, groun
     reach = range(-REACH, REACH + 1)
     around = np.stack([claimed[rows + r, columns + c] for r in reach for c in reach])
     assert (around == whole[0][rows, columns]).any(axis=0).mean() > 0.75
+
+
+def test_other_covers_are_drawn_by_their_shares_of_the_site():
+    land = SITES[PLAN.site].land
+    drawn = _other_cover(PLAN, (np.arange(10_000) + 0.5) / 10_000)
+    first = {name: CROPS[NUMBER[name]].codes[0] for name in land}
+    for name, share in land.items():
+        assert (drawn == first[name]).mean() == pytest.approx(share / sum(land.values()), abs=2e-4)
 
 
 def test_wrong_cells_lie_together(whole, ground, rings):
