@@ -40,6 +40,8 @@ def test_the_log_has_a_row_an_epoch(plain):
     assert [row["epoch"] for row in logged] == ["0", "1"]
     assert set(logged[0]) == {"epoch", "lr", "train_loss", "train_top1", "valid_loss", "valid_top1"}
     assert all(0 < float(row["train_loss"]) < math.log(65) * 3 for row in logged)
+    for seconds, rate in zip(column(plain, "seconds"), column(plain, "series_per_s"), strict=True):
+        assert seconds * rate == pytest.approx(STEPS * 16, rel=0.01)
     assert all(0 <= float(row[name]) <= 1 for row in logged for name in ("train_top1", "valid_top1"))
 
 
