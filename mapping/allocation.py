@@ -42,9 +42,8 @@ def _shared(size: int, weights: np.ndarray, low: np.ndarray, high: np.ndarray) -
     """Whole numbers from low to high that sum to size, by weight where neither limit holds (largest remainder)."""
     exact = np.clip(_scale(size, weights, low, high) * weights, low, high)
     numbers = np.floor(exact).astype(np.int64)
-    order = np.argsort(numbers - exact, kind="stable")  # the largest remainder first
-    while lacking := size - numbers.sum():
-        numbers[order[numbers[order] < high[order]][:lacking]] += 1
+    largest = np.argsort(numbers - exact, kind="stable")[: size - numbers.sum()]  # 0 at a limit
+    numbers[largest] += 1
     return numbers
 
 

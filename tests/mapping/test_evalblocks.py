@@ -57,9 +57,10 @@ def test_whole_blocks_of_eval_count_and_those_of_train_and_valid_do_not(tmp_path
     assert found.sum() == 800 and blocks.notes == ["Harvey: 2 eval blocks of 200 m"]
 
 
-def test_a_block_that_another_year_trains_on_does_not_count(tmp_path):
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_a_block_that_another_year_trains_or_selects_on_does_not_count(tmp_path, split):
     write_split(tmp_path, "eval", [(3, 3), (30, 50)])
-    write_split(tmp_path, "train", [(3, 4)], year=2020)
+    write_split(tmp_path, split, [(3, 4)], year=2020)
     found, _ = contained(tmp_path)
     np.testing.assert_array_equal(found, BLOCKS == BLOCKS[30, 50])
 

@@ -120,7 +120,9 @@ def test_distances_are_metres_where_the_map_is_in_degrees(tmp_path):
     assert 149 < pdist(points).min() < 225
 
 
-def test_what_a_class_cannot_take_so_far_apart_goes_to_the_others(tmp_path):
+@pytest.mark.parametrize("reserve", [1, 50])
+def test_what_a_class_cannot_take_so_far_apart_goes_to_the_others(tmp_path, monkeypatch, reserve):
+    monkeypatch.setattr(sample, "RESERVE", reserve)
     values = np.ones((40, 40), np.uint8)
     values[:2, :2] = 5  # four pixels, of which 30 m apart one fits
     path = write_map(tmp_path / "map.tif", values)
