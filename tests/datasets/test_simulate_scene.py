@@ -17,10 +17,18 @@ from rasterio.warp import transform
 from datasets import simulate as module
 from datasets.errors import DataError
 from datasets.simulate import simulate_scene
-from datasets.simulation.landscape import ScenePlan, frame
+from datasets.simulation.landscape import ScenePlan, frame, section
 from datasets.simulation.legend import COVERS
 from datasets.simulation.render import Window, at_edge, ground_of, render
-from datasets.simulation.scene import BANDS, run_task, tasks_of, write_labels, write_polygons, write_truth
+from datasets.simulation.scene import (
+    BANDS,
+    _polygon_table,
+    run_task,
+    tasks_of,
+    write_labels,
+    write_polygons,
+    write_truth,
+)
 from datasets.simulation.sites import HARVEY, SITES
 
 SIZE, SEED = 60, 5
@@ -109,6 +117,13 @@ def test_truth_and_polygons_say_what_grows_where_the_labels_are_wrong(tmp_path):
     area = geopandas.read_file(tmp_path / "fields.gpkg").dissolve("code").area / 100
     for code in np.unique(ground.code[ground.number[wrong]]):
         assert area[code] == pytest.approx((ground.code[ground.number] == code).sum(), rel=0.1)
+
+
+@pytest.mark.parametrize("side, kept", [(9, 0), (11, 1), (20, 1)])
+def test_polygons_that_cover_less_than_a_pixel_are_left_out(side, kept):
+    polygon = section(PLAN, 0, -1).polygons[-1].representative_point()
+    bounds = (polygon.x, polygon.y, polygon.x + side, polygon.y + side)
+    assert len(_polygon_table(PLAN, [(0, -1)], bounds)) == kept
 
 
 def test_polygons_have_kind_crop_and_code(scene):

@@ -73,7 +73,9 @@ def test_three_pictures_are_drawn_and_the_same_series_give_the_same_bytes(tmp_pa
 @pytest.mark.skipif(not pictures.available(), reason="matplotlib is not installed")
 def test_only_the_series_of_the_site_or_of_its_regions_are_drawn(tmp_path, monkeypatch):
     place = {"x": [0.0, 9.0, 5.0], "y": [3.0, 4.0, 5.0], "block": ["0_0", "1_0", ""]}
-    pieces = [piece("train", [1, 2, 3], region=["A", "T1", "T1"], **place), piece("eval", [4], region=["t2"])]
+    others = {"x": [1.0, 2.0], "y": [6.0, 7.0], "block": ["2_2", "2_2"]}
+    pieces = [piece("train", [1, 2, 3], region=["A", "T1", "T1"], **place)]
+    pieces += [piece("eval", [4, 5], region=["t2", "T1"], **others)]
     add_to_root(tmp_path, 2019, pieces, site="A", classmap=TWO, meta={})
     drawn = []
     monkeypatch.setattr(pictures, "_draw_map", lambda figure, title, found, labelled: drawn.append((title, found)))
@@ -87,9 +89,10 @@ def test_only_the_series_of_the_site_or_of_its_regions_are_drawn(tmp_path, monke
     monkeypatch.setattr(pictures, "_draw_counts", counted)
     pictures.draw(tmp_path, 2019, "a", TWO, None)
     pictures.draw(tmp_path, 2019, "tiles", TWO, None, ["T1", "T2"])
-    assert [(title, list(found)) for title, found in drawn] == [("a, 2019", ["train"]), ("tiles, 2019", ["train"])]
-    assert [found["train"]["x"].tolist() for _, found in drawn] == [["0.0"], ["9.0"]]  # a place without a block: none
-    assert bars == [[1, 0, 0], [2, 0, 1]]
+    assert [title for title, _ in drawn] == ["a, 2019", "tiles, 2019"]
+    places = [{split: index["x"].tolist() for split, index in found.items()} for _, found in drawn]
+    assert places == [{"train": ["0.0"]}, {"train": ["9.0"], "eval": ["1.0", "2.0"]}]  # with a block only
+    assert bars == [[1, 0, 0], [2, 0, 2]]
 
 
 def test_without_matplotlib_that_is_said(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from datasets.simulate import plan_blocks
-from datasets.simulation import canopy
+from datasets.simulation import atmosphere, canopy
 from datasets.simulation.atmosphere import HAZE
 from datasets.simulation.blocks import WITHIN, simulate_block
 from datasets.simulation.landscape import ScenePlan
@@ -62,6 +62,25 @@ def test_the_ground_is_the_same_in_every_window():
         part.fields.soil[part.number], whole.fields.soil[whole.number][40:136, 60:140]
     )  # fmt: skip
     assert whole.number.min() >= 0
+
+
+def test_a_centre_between_two_polygons_is_of_its_section():
+    """Rounding leaves the centre of pixel (237, 66) of this scene in no polygon."""
+    plan = ScenePlan(seed=3, site=1, year=2019, size=400)
+    assert ground_of(plan, Window(230, 60, 16, 16), with_fields=False).number.min() >= 0
+
+
+def test_every_pass_and_window_has_noise_of_its_own(monkeypatch):
+    drawn, deliver = [], atmosphere.deliver
+
+    def recorded(rng, *sky):
+        drawn.append(rng.random())
+        return deliver(rng, *sky)
+
+    monkeypatch.setattr(atmosphere, "deliver", recorded)
+    for row, column in ((0, 0), (0, 8), (8, 0)):
+        render(PLAN, Window(row, column, 8, 8), [3, 4])
+    assert len(set(drawn)) == len(drawn) == 6
 
 
 def test_the_clear_series_of_a_field_is_what_canopy_and_atmosphere_give(numbers):
