@@ -27,8 +27,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = ("data", "results", "demo-results")  # folders of the tree that are not copied
 
 _REFERENCES = ("tests/scripts/test_epochs.py",)
-_MOCO = (*_REFERENCES, "tests/scripts/test_moco_reference.py")
-_TSCLS = (*_REFERENCES, "tests/scripts/test_tscls_reference.py")
+_MOCO = ("tests/scripts/test_moco_reference.py", *_REFERENCES)
+_TSCLS = ("tests/scripts/test_tscls_reference.py", *_REFERENCES)
 _RUNS = ("tests/scripts/test_two_ranks_reference.py", "tests/scripts/test_learning.py")
 _PRETRAINING = tuple(f"tests/pretraining/test_{name}.py" for name in ("state", "step", "resuming"))
 
