@@ -51,7 +51,7 @@ TARGETS = {
 }
 SKIPPED_FUNCTIONS = ("get_args",)  # flags and their help
 SKIPPED_CALLS = ("print", "UsageError", "DataError", "tqdm")  # messages
-SKIPPED_KEYWORDS = ("strict", "flush", "fused", "device")  # checks, speed, and what needs a GPU to be seen
+SKIPPED_KEYWORDS = ("strict", "flush", "fused", "dynamic", "device")  # checks, speed, and what needs a GPU to be seen
 
 SYMMETRIC = ("min", "max", "minimum", "maximum", "logaddexp")  # calls whose first two arguments may be swapped
 

@@ -15,7 +15,8 @@ from tscls.estimators import training_input
 from tscls.evaluation import scores_on
 from tscls.inputs import LabelledSeries
 from tscls.recipe import PUBLISHED, few_label_recipe
-from tscls.training import fit, fit_estimator
+from tscls.training import Training, fit, fit_estimator
+from utils.errors import UsageError
 from utils.precision import Precision
 from utils.results.logs import RunLog
 from utils.runtime.distributed import World
@@ -95,3 +96,11 @@ def test_an_estimator_is_trained_on_what_a_network_is(data_root, tmp_path, patie
     assert len(labels) == (90 if patience else 110)
     np.testing.assert_array_equal(x, training_input(expected, classifier.way, 5))
     np.testing.assert_array_equal(labels, expected.labels)
+
+
+def test_a_batch_that_gives_no_rank_two_series_is_refused(data_root):
+    splits = open_labelled(data_root, 2019, Selection(use_all=True))
+    classifier = fresh_classifier("stnet", open_classmap(data_root), "rc", sequencelength=12, init="torch")
+    with pytest.raises(UsageError, match="-b 1: 1 ranks need at least 2 series each"):
+        Training(classifier, splits.train, replace(PUBLISHED, batchsize=1), OFF, CPU)
+    Training(classifier, splits.train, replace(PUBLISHED, batchsize=2), OFF, CPU)
