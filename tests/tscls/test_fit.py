@@ -62,6 +62,14 @@ def test_every_series_is_used_once_an_epoch_in_another_order(data_root, tmp_path
     assert len({tuple(order) for order in orders}) == 3 and not any((np.diff(order) > 0).all() for order in orders)
 
 
+@pytest.mark.parametrize(("batchsize", "sizes"), [(44, [44, 44, 2]), (89, [90])])
+def test_a_last_batch_of_two_series_is_kept_and_one_of_one_joins_the_one_before(
+    data_root, tmp_path, batches, batchsize, sizes
+):
+    fitted(data_root, tmp_path / "run", replace(PUBLISHED, epochs=1, batchsize=batchsize))
+    assert [len(batch) for batch in batches[0][1]] == sizes
+
+
 def test_validation_is_by_the_published_draw_whatever_the_test_is_by(data_root, tmp_path):
     log, splits = fitted(data_root, tmp_path / "run", replace(PUBLISHED, epochs=1, batchsize=16, draws=0))
     saved = load_classifier(tmp_path / "run", "cpu")
