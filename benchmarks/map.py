@@ -23,10 +23,11 @@ import torch
 
 from benchmarks.clock import seconds
 from datasets.images import add_arguments, open_from
+from datasets.preparation.extract import bound_cache
 from mapping.area import Box
 from mapping.parts import Parts
 from mapping.predict import classes_of
-from mapping.running import Job, run_here
+from mapping.running import CACHE, Job, run_here
 from mapping.windows import Options, Plan
 from tscls.classifier import Classifier, load_classifier
 from utils import options
@@ -90,6 +91,7 @@ def measure(plan: Plan, classifier: Classifier, rounds: int) -> dict[str, Took]:
 @exit_cleanly
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
+    bound_cache(CACHE)
     classifier = load_classifier(args.model, distributed.start(args.device).device)
     images = open_from(args)
     classes = classes_of(classifier.classmap)

@@ -19,6 +19,7 @@ from mapping.windows import Part, Plan
 from tscls.classifier import Classifier, load_classifier
 from utils.runtime import distributed
 
+CACHE = 512  # MB of GDAL's cache in a process: blocks of 512 x 512 pixels of ten bands at 70 dates
 AHEAD = 1  # windows that are read while another is classified
 POLL = 0.2  # seconds between two looks at how far the processes are
 
