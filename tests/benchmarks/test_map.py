@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import time
 
 import pytest
 import torch
 
 from benchmarks import map as program
+from mapping.running import CACHE
 from tests.support.image_files import make_scene, write_dated
 from tests.support.map_runs import save_model
 
@@ -45,14 +48,14 @@ def test_the_whole_makes_every_window(options, monkeypatch):
     assert made == [(number, (2, *shape)) for number, shape in enumerate([(16, 16), (16, 4)] * 2 + [(8, 16), (8, 4)])]
 
 
-def test_growing_maps_are_timed_one_by_one(options, capsys):
+def test_growing_maps_are_timed_one_by_one(options, capsys, monkeypatch):
+    monkeypatch.delenv("GDAL_CACHEMAX", raising=False)
     program.main([*options, "--rows", "16", "40", "99"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["16", "40", "40"] and all("peak memory" in line for line in lines)
+    assert os.environ["GDAL_CACHEMAX"] == str(CACHE)  # the memory is that of a map
 
 
 def test_a_core_that_sleeps_is_not_counted():
-    import time
-
     took = program.took(lambda: time.sleep(0.2), torch.device("cpu"))
     assert took.clock >= 0.2 and took.cores < 0.1
