@@ -6,7 +6,7 @@ Prints pixels/s of each, best of some rounds in turns, and the whole by the slow
 mapping.predict does in one process: reading in a thread, classifying, and writing the parts. With --rows, only the
 whole, for maps of growing height: the pixels/s must stay the same, and so must the peak of the memory.
 
-Pixels per core-second, of the time that processor cores worked, hardly depend on what else runs on the machine.
+Pixels per core-second, of the time that processor cores worked, depend less on what else runs on the machine.
 """
 
 from __future__ import annotations
