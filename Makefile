@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test mutants lint clean
 
-demo: $(VENV)/.installed  ## pre-train briefly, fine-tune the shipped checkpoint and from scratch, draw the comparison
+demo: $(VENV)/.installed  ## pre-train briefly, fine-tune the shipped checkpoint and from scratch, compare, make a map
 	$(BIN)/python -m benchmarks.demo
 
 test: $(VENV)/.installed  ## the whole test suite

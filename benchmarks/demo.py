@@ -1,18 +1,20 @@
-"""The main job in miniature, on simulated data: pre-train, fine-tune, compare. ``make demo`` runs it.
+"""The main job in miniature, on simulated data: pre-train, fine-tune, compare, map. ``make demo`` runs it.
 
     python -m benchmarks.demo
 
 A short pre-training shows the first command at work; the comparison is of STNet trained from scratch, from that short
-pre-training and from the shipped checkpoint, with few labels of US-sim.
+pre-training and from the shipped checkpoint, with few labels of US-sim. Last comes a map of a simulated scene.
 """
 
 from __future__ import annotations
 
 import time
 from argparse import RawDescriptionHelpFormatter
+from pathlib import Path
 
 import main_moco
 import main_tscls
+from benchmarks.demo_map import make_map
 from benchmarks.label_efficiency import CHECKPOINT
 from utils.errors import Parser, exit_cleanly
 from utils.report import write_comparison
@@ -38,9 +40,11 @@ def main(argv: list[str] | None = None) -> None:
     for options in ([], ["--pretrained", short], ["--pretrained", CHECKPOINT]):
         say(f"main_tscls.py {TRAINING} -l {LOGDIR} {' '.join(options)}")
         main_tscls.main([*TRAINING.split(), "-l", LOGDIR, *options])
-    print(f"\nSTNet with 100 labels of simulated series, {time.monotonic() - start:.0f} s in all\n")
+    print("\nSTNet with 100 labels of simulated series\n")
     print(write_comparison(LOGDIR, LOGDIR))
     print(f"\nfigure: {LOGDIR}/comparison.png")
+    picture = make_map(Path(LOGDIR, "map"), CHECKPOINT, say)
+    print(f"\nmap beside the truth: {picture}; {time.monotonic() - start:.0f} s in all")
 
 
 if __name__ == "__main__":

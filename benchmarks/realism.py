@@ -73,11 +73,18 @@ def features(data: Observations) -> np.ndarray:
         monthly = [ndvi[data.month[part] == m].mean() if (data.month[part] == m).any() else np.nan for m in range(12)]
         jitter = np.abs(np.diff(values[clear], axis=0)).mean(0) if clear.sum() > 1 else np.full(len(BANDS), np.nan)
         gaps = np.diff(doy)
-        rows.append(np.concatenate([
-            np.percentile(values[clear], (5, 50, 95), axis=0).ravel(),
-            np.percentile(ndvi[clear], (5, 25, 50, 75, 95)), np.percentile(wet[clear], (5, 50, 95)),
-            monthly, jitter, [cloudy.mean(), values[:, BLUE].max(), len(doy), gaps.mean(), gaps.max()],
-        ]))
+        rows.append(
+            np.concatenate(
+                [
+                    np.percentile(values[clear], (5, 50, 95), axis=0).ravel(),
+                    np.percentile(ndvi[clear], (5, 25, 50, 75, 95)),
+                    np.percentile(wet[clear], (5, 50, 95)),
+                    monthly,
+                    jitter,
+                    [cloudy.mean(), values[:, BLUE].max(), len(doy), gaps.mean(), gaps.max()],
+                ]
+            )
+        )
     return np.array(rows)
 
 
@@ -142,8 +149,11 @@ def compare(real: Observations, simulated: Observations) -> None:
         table(f"quantiles of {name}, %", QUANTILES, lambda d, b=band: np.percentile(d.reflectance[:, b], QUANTILES))
     table("quantiles of clear NDVI, %", QUANTILES, lambda d: np.percentile(d.ndvi[~d.cloudy], QUANTILES), "difference")
     table("cloudy fraction", ["year", *MONTHS], _cloudy_fraction, "difference")
-    table("observations a series", ["min", "mean", "max", "std"],
-          lambda d: (d.lengths.min(), d.lengths.mean(), d.lengths.max(), d.lengths.std()))
+    table(
+        "observations a series",
+        ["min", "mean", "max", "std"],
+        lambda d: (d.lengths.min(), d.lengths.mean(), d.lengths.max(), d.lengths.std()),
+    )
     table("days to the next observation", [*GAPS, "others", "over 20"], _gap_fractions, "difference")
     table("lag correlation of clear NDVI", [f"{low}-{high} days" for low, high in LAGS], lag_correlation, "difference")
     _correlations(real, simulated)

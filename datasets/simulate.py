@@ -249,7 +249,7 @@ def _append(writer: StoreWriter, blocks: list[tuple[BlockPlan, SeriesBlock]], la
     writer.append(joined("bands"), joined("doy"), joined("lengths"), index)
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog="python -m datasets.simulate",
         description="Simulate Sentinel-2 series, or images, of the six US study sites.", epilog=EPILOG,
@@ -271,7 +271,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=SEED, help=f"the same seed gives the same data ({SEED})")
     parser.add_argument("--workers", type=int, default=1, help="processes; the data does not depend on it (1)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def _given(args: argparse.Namespace, names: tuple[str, ...]) -> dict:
@@ -286,8 +286,8 @@ def _refuse(given: dict, reason: str) -> None:
 
 
 @exit_cleanly
-def main() -> None:
-    args = _arguments()
+def main(argv: list[str] | None = None) -> None:
+    args = _arguments(argv)
     common = dict(seed=args.seed, progress=not args.quiet, workers=args.workers)
     pools = _given(args, ("out", "unlabelled", "train", "valid", "evaluation", "years"))
     scene = _given(args, ("site", "year", "size"))

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import NamedTuple
 
+from datasets.preparation.extract import bound_cache
 from mapping.parts import Parts
-from mapping.running import Job, MapInterrupted
+from mapping.running import CACHE, Job, MapInterrupted
 from mapping.windows import Part
 from tscls.classifier import Classifier
 from utils.errors import UsageError
@@ -73,6 +74,7 @@ def _window(number: int, job: Job, map_key: str) -> tuple[int, Part]:
     """Make a window on a worker, which loads the model at its first."""
     with _loading:
         if not _loaded or _loaded[0].key != map_key:
+            bound_cache(CACHE)
             _loaded[:] = [_Loaded(map_key, job, job.load(), threading.Lock(), threading.Lock())]
         mine = _loaded[0]
     with mine.reading:

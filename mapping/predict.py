@@ -28,6 +28,7 @@ from tqdm import tqdm
 from datasets.classmap import ClassMap, read_classmap
 from datasets.images import open_from
 from datasets.optional import need
+from datasets.preparation.extract import bound_cache
 from mapping import quicklook, styles, writing
 from mapping.area import Within, crop
 from mapping.arguments import get_args
@@ -35,7 +36,7 @@ from mapping.cluster import run_cluster
 from mapping.identity import digest, identity, model_file
 from mapping.legend import Entry
 from mapping.parts import Parts, place
-from mapping.running import Job, MapInterrupted, run_here, run_processes
+from mapping.running import CACHE, Job, MapInterrupted, run_here, run_processes
 from mapping.windows import Options, Plan
 from tscls.classifier import Classifier, load_classifier
 from utils.errors import UsageError, exit_cleanly
@@ -49,6 +50,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 @exit_cleanly
 def main(argv: list[str] | None = None) -> None:
     args = get_args(__doc__, argv)
+    bound_cache(CACHE)
     parts = Parts(args.out)
     with _interruptions(parts):
         _refuse_existing(args, parts)

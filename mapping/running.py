@@ -19,6 +19,7 @@ from tscls.classifier import Classifier, load_classifier
 from utils.runtime import distributed
 from utils.runtime.ahead import read_ahead
 
+CACHE = 512  # MB of GDAL's cache in a process: blocks of 512 x 512 pixels of ten bands at 70 dates
 POLL = 0.2  # seconds between two looks at how far the processes are
 
 

@@ -65,9 +65,9 @@ class Part(NamedTuple):
     doy: np.ndarray  # (m,) int16
 
 
-def bound_cache() -> None:
+def bound_cache(megabytes: int = CACHE) -> None:
     """Keep GDAL's cache small, in this process and those it starts; to be called before the first raster is read."""
-    os.environ.setdefault("GDAL_CACHEMAX", str(CACHE))
+    os.environ.setdefault("GDAL_CACHEMAX", str(megabytes))
 
 
 def window_shape(images) -> tuple[int, int]:
