@@ -95,8 +95,6 @@ def _short(value: object) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-
-
 def digest(made_of: dict) -> str:
     """Short, equal for equal maps."""
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]

@@ -32,6 +32,11 @@ _TSCLS = (*_REFERENCES, "tests/scripts/test_tscls_reference.py")
 _RUNS = ("tests/scripts/test_two_ranks_reference.py", "tests/scripts/test_learning.py")
 _PRETRAINING = tuple(f"tests/pretraining/test_{name}.py" for name in ("state", "step", "resuming"))
 
+
+def _maps(*names: str) -> tuple[str, ...]:
+    return tuple(f"tests/mapping/test_{name}.py" for name in names)
+
+
 # Target: the tests that must notice, the quick ones first. What is not there is skipped.
 TARGETS = {
     "utils/schedule.py": ("tests/utils/test_schedule.py", *_MOCO),
@@ -48,12 +53,36 @@ TARGETS = {
     "tscls/evaluation.py": ("tests/tscls/test_evaluation.py", *_TSCLS, "tests/tscls", *_RUNS),
     "main_moco.py": (*_MOCO, "tests/pretraining", *_RUNS, "tests/scripts/test_mistakes.py"),
     "main_tscls.py": (*_TSCLS, "tests/tscls", *_RUNS, "tests/scripts/test_mistakes.py"),
+    "mapping/windows.py": _maps("windows", "predict"),
+    "mapping/parts.py": _maps("parts", "interruptions"),
+    "mapping/writing.py": _maps("writing", "outputs", "interruptions"),
+    "mapping/running.py": _maps("running", "predict", "interruptions"),
+    "mapping/cluster.py": _maps("cluster"),
+    "mapping/identity.py": _maps("identity", "interruptions", "outputs"),
+    "mapping/area.py": _maps("area", "predict"),
+    "mapping/areas.py": _maps("areas"),
+    "mapping/codes.py": _maps("codes", "assess", "sample", "fields"),
+    "mapping/legend.py": _maps("legend", "outputs"),
+    "mapping/tiff.py": _maps("tiff", "outputs"),
+    "mapping/allocation.py": _maps("allocation"),
+    "mapping/evalblocks.py": _maps("evalblocks"),
+    "mapping/reference.py": _maps("assess"),
+    "mapping/ground.py": _maps("ground", "assess"),
+    "mapping/tables.py": _maps("tables", "assess"),
+    "mapping/vectors.py": _maps("fields", "assess"),
+    "mapping/sample.py": _maps("sample"),
+    "mapping/fields.py": _maps("fields"),
+    "mapping/quicklook.py": _maps("quicklook", "outputs"),
+    "mapping/styles.py": _maps("outputs"),
+    "mapping/arguments.py": _maps("mistakes", "predict"),
+    "mapping/predict.py": _maps("mistakes", "outputs", "predict", "interruptions"),
+    "mapping/assess.py": _maps("assess"),
 }
 SKIPPED_FUNCTIONS = ("get_args",)  # flags and their help
 SKIPPED_CALLS = ("print", "UsageError", "DataError", "tqdm")  # messages
 SKIPPED_KEYWORDS = ("strict", "flush", "fused", "device")  # checks, speed, and what needs a GPU to be seen
 
-SYMMETRIC = ("min", "max", "minimum", "maximum", "logaddexp")  # calls whose first two arguments may be swapped
+SYMMETRIC = ("min", "max", "minimum", "maximum", "logaddexp", "clip")  # calls whose first two arguments may be swapped
 
 # (target, the changed line as it then reads, why nothing can notice it)
 _CHUNKS = "the sum over the queue is the same in one piece and in chunks; only speed differs"
@@ -250,9 +279,12 @@ def copy_tree(folder: Path) -> Path:
 
 def warm_up() -> None:
     """Import what the tests import of other packages: a process is forked from this one for every mutant."""
+    import geopandas  # noqa: F401
     import hypothesis  # noqa: F401
+    import matplotlib.figure  # noqa: F401
     import pandas  # noqa: F401
     import pytest  # noqa: F401
+    import rasterio.warp  # noqa: F401
     import sklearn.ensemble  # noqa: F401
     import sklearn.metrics  # noqa: F401
     import torch._dynamo  # noqa: F401
