@@ -68,6 +68,12 @@ def test_it_is_a_valid_cog(name, made):
     assert count == (2 if name == "map.tif" else 21)
 
 
+@pytest.mark.parametrize("name", ["map.tif", "p.tif"])
+def test_rio_cogeo_finds_nothing_wrong_with_it(name, made):
+    validate = pytest.importorskip("rio_cogeo.cogeo").cog_validate
+    assert validate(made / name, strict=True) == (True, [], [])
+
+
 def test_overviews_take_the_class_that_most_pixels_have(made):
     whole = read_map(made / "map.tif")[0]
     with rasterio.open(made / "map.tif", overview_level=0) as file:
