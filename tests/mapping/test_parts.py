@@ -186,6 +186,18 @@ def test_removing_takes_what_an_earlier_run_could_not_remove_too(parts, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_cannot_be_removed_does_not_harm_the_map(parts, monkeypatch):
+    """As on a network disk, where another process still has a file open."""
+
+    def fails(folder, ignore_errors=False):
+        if not ignore_errors:
+            raise OSError("busy")
+
+    monkeypatch.setattr(parts_module.shutil, "rmtree", fails)
+    finished(parts)
+    assert parts.out.read_bytes() == b"whole" and not parts.folder.exists()
+
+
 def test_a_name_is_given_to_what_is_on_the_disk_alone(tmp_path, monkeypatch):
     done = []
     monkeypatch.setattr(parts_module, "sync", lambda path: done.append((path.name, (tmp_path / "b").exists())))

@@ -36,6 +36,7 @@ def filled(folder, classes=LEGEND, size=16, box=None):
     shape = plan.box.grid.height, plan.box.grid.width
     values, each = np.zeros((2, *shape), plan.dtype), np.zeros((len(classes), *shape), np.uint8)
     values[0] = random.choice([*(one.code for one in classes), NO_DATA[plan.dtype]], shape)
+    values[0, :16, :16] = classes[0].code  # a window of one class, without no-data
     values[1], each[:] = random.integers(0, 101, shape), random.integers(0, 101, each.shape)
     for number, window in enumerate(plan.windows):
         place = (slice(None), *window.toslices())
