@@ -176,6 +176,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_written(tmp_path, m
         write_map(plan, parts, tmp_path / "map.tif", TAGS)
     assert not (tmp_path / "map.tif").exists()
     monkeypatch.setattr(writing, "disk_usage", lambda path: space(5e9))
+    plan.dtype = "uint16"
     plan.box = plan.box._replace(grid=plan.box.grid._replace(height=100_000, width=50_000))
-    with pytest.raises(MapInterrupted, match=r": 5.00 GB are free, the map may need 24.00$"):
+    with pytest.raises(MapInterrupted, match=r": 5.00 GB are free, the map may need 48.00$"):
         write_map(plan, parts, tmp_path / "map.tif", TAGS)
