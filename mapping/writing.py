@@ -92,7 +92,7 @@ def _geotiff(plan: Plan, parts: Parts, path: Path, count: int, dtype: str, no_da
         raise MapInterrupted(f"{path}: cannot be written ({reason}), is the disk full?") from None
     finally:
         with suppress(OSError):
-            plain.unlink(missing_ok=True)
+            plain.unlink()
 
 
 def _check_space(plan: Plan, path: Path, pixel_bytes: int) -> None:

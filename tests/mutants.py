@@ -68,14 +68,14 @@ TARGETS = {
     "mapping/evalblocks.py": _maps("evalblocks"),
     "mapping/reference.py": _maps("assess"),
     "mapping/ground.py": _maps("ground", "assess"),
-    "mapping/tables.py": _maps("tables", "assess"),
+    "mapping/tables.py": _maps("assess"),
     "mapping/vectors.py": _maps("fields", "assess"),
     "mapping/sample.py": _maps("sample"),
     "mapping/fields.py": _maps("fields"),
     "mapping/quicklook.py": _maps("quicklook", "outputs"),
     "mapping/styles.py": _maps("outputs"),
     "mapping/arguments.py": _maps("mistakes", "predict"),
-    "mapping/predict.py": _maps("mistakes", "outputs", "predict", "interruptions"),
+    "mapping/predict.py": _maps("command", "mistakes", "outputs", "predict", "interruptions"),
     "mapping/assess.py": _maps("assess"),
 }
 SKIPPED_FUNCTIONS = ("get_args",)  # flags and their help
@@ -87,6 +87,12 @@ SYMMETRIC = ("min", "max", "minimum", "maximum", "logaddexp", "clip")  # calls w
 # (target, the changed line as it then reads, why nothing can notice it)
 _CHUNKS = "the sum over the queue is the same in one piece and in chunks; only speed differs"
 _PROMOTED = "the first chunk's float32 logits promote it"
+_ITSELF = "the mean over one pixel is the pixel"
+_LAYOUT = "line breaks in the manifest are for people"
+_UTF8 = "UTF-8 is the encoding of the system too"
+_PAM = "GDAL has nothing to write into an .aux.xml today; the option keeps it so"
+_COMPARED = "windows of any size are compared with the same result"
+_BISECTION = "any bound above the scale will do, and 100 halvings too"
 EQUIVALENT: tuple[tuple[str, str, str], ...] = (
     (
         "moco/loss.py",
@@ -98,6 +104,34 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
     ("moco/loss.py", "total, weighted = torch.zeros_like(largest), torch.zeros_like(queries)", _PROMOTED),
     ("moco/builder.py", "return F.normalize(projected.float())", "1 is the default of dim"),
     ("moco/loss.py", "for keys in queue.split(queue.shape[0] if whole else CHUNK, dim=1):", _CHUNKS),
+    ("mapping/windows.py", "largest = max(classes)", "the code comes first in an entry"),
+    ("mapping/windows.py", "if (self.options.smooth >= 1):", _ITSELF),
+    ("mapping/windows.py", "if self.options.smooth > 0:", _ITSELF),
+    (
+        "mapping/windows.py",
+        "store = Store('the images', Path('images'), {'classes': None}, pixels.bands, pixels.doy, offsets)",
+        "names for errors that series from images do not have",
+    ),
+    (
+        "mapping/windows.py",
+        "total -= padded.take(range(shift, shift + size), axis)",
+        "sums are taken along two axes, so the sign is changed twice",
+    ),
+    ("mapping/parts.py", "write_text(self.manifest, json.dumps(identity))", _LAYOUT),
+    ("mapping/parts.py", "write_text(self.manifest, json.dumps(identity, indent=0))", _LAYOUT),
+    ("mapping/parts.py", "return json.loads(self.manifest.read_text())", _UTF8),
+    (
+        "mapping/parts.py",
+        "return self.out.is_file() and file.is_file() and file.read_text() == sha256_of(self.out)",
+        _UTF8,
+    ),
+    ("mapping/parts.py", "with np.load(io.BytesIO(data[DIGEST:])) as arrays:", "False is the default of allow_pickle"),
+    ("mapping/writing.py", "with _without_stderr(), rasterio.Env():", _PAM),
+    ("mapping/writing.py", "with _without_stderr(), rasterio.Env(GDAL_PAM_ENABLED=True):", _PAM),
+    ("mapping/writing.py", "for window in grid.windows(5 * TILE):", _COMPARED),
+    ("mapping/allocation.py", "below, above = 0.0, float(((high * weights)).max())", _BISECTION),
+    ("mapping/allocation.py", "for _ in range(201):", _BISECTION),
+    ("mapping/allocation.py", "if (np.clip(middle * weights, low, high).sum() <= size):", _BISECTION),
 )
 
 COMPARISONS = {  # to the one with its boundary moved, and to its opposite

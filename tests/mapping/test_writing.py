@@ -134,6 +134,15 @@ def test_what_gdal_cannot_write_interrupts_the_map_in_one_line(tmp_path, monkeyp
     assert capfd.readouterr().err == "heard again\n"
 
 
+def test_what_was_said_before_is_not_silenced_with_libtiff(capfd, monkeypatch):
+    with open(2, "w", closefd=False) as stream:  # as at the end of a progress bar, without a line break
+        monkeypatch.setattr(writing.sys, "stderr", stream)
+        stream.write("done")
+        with writing._without_stderr():
+            stream.flush()
+    assert capfd.readouterr().err == "done"
+
+
 def test_an_error_without_a_cause_is_told_itself(tmp_path, monkeypatch):
     plan, parts, _, _ = filled(tmp_path)
 
