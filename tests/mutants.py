@@ -129,6 +129,11 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
     ("mapping/writing.py", "with _without_stderr(), rasterio.Env():", _PAM),
     ("mapping/writing.py", "with _without_stderr(), rasterio.Env(GDAL_PAM_ENABLED=True):", _PAM),
     ("mapping/writing.py", "for window in grid.windows(5 * TILE):", _COMPARED),
+    (
+        "mapping/writing.py",
+        "if not np.array_equal(other.read(window=window), one.read(window=window)):",
+        "either may be compared with the other",
+    ),
     ("mapping/allocation.py", "below, above = 0.0, float(((high * weights)).max())", _BISECTION),
     ("mapping/allocation.py", "for _ in range(201):", _BISECTION),
     ("mapping/allocation.py", "if (np.clip(middle * weights, low, high).sum() <= size):", _BISECTION),

@@ -23,7 +23,7 @@ from mapping.writing import write_map, write_probabilities
 from tests.support.image_files import ORIGIN, UTM, make_scene
 from tests.support.windows import LEGEND, KnownImages, plan_of
 
-HEIGHT, WIDTH = 30, 40
+HEIGHT, WIDTH = 30, 80
 TAGS = {"MODEL": "x"}
 
 
@@ -92,7 +92,7 @@ def test_probabilities_have_a_band_a_class(tmp_path):
 
 
 def test_it_is_tiled_compressed_and_cloud_optimised(tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "TILE", 16)
+    monkeypatch.setattr(writing, "TILE", 16)  # the two files are compared 64 x 64 pixels at a time
     monkeypatch.setitem(writing.COPY, "BLOCKSIZE", 128)
     plan, parts, _, _ = filled(tmp_path)
     profiles, plain = [], rasterio.shutil.copy
@@ -121,6 +121,8 @@ def test_no_window_is_silently_missing(tmp_path):
 def test_what_gdal_cannot_write_interrupts_the_map_in_one_line(tmp_path, monkeypatch, capfd):
     plan, parts, _, _ = filled(tmp_path)
 
+    files = len(os.listdir("/proc/self/fd"))
+
     def copy(source, target, **options):
         os.write(2, b"TIFFAppendToStrip: write error\n")
         raise RasterioIOError("copying\nfailed") from OSError("strip  3")
@@ -130,6 +132,7 @@ def test_what_gdal_cannot_write_interrupts_the_map_in_one_line(tmp_path, monkeyp
         write_map(plan, parts, tmp_path / "map.tif", TAGS)
     assert str(error.value) == f"{tmp_path}/map.tif: cannot be written (strip 3), is the disk full?"
     assert capfd.readouterr().err == "" and not list(parts.folder.glob("*.tif"))
+    assert len(os.listdir("/proc/self/fd")) == files
     os.write(2, b"heard again\n")
     assert capfd.readouterr().err == "heard again\n"
 
@@ -154,7 +157,7 @@ def test_an_error_without_a_cause_is_told_itself(tmp_path, monkeypatch):
         write_map(plan, parts, tmp_path / "map.tif", TAGS)
 
 
-@pytest.mark.parametrize("row, col, band", [(0, 0, 1), (29, 39, 2), (0, 39, 1), (29, 0, 2)])
+@pytest.mark.parametrize("row, col, band", [(0, 0, 1), (29, 79, 2), (0, 79, 1), (29, 0, 2)])
 def test_a_copy_that_differs_interrupts_the_map(row, col, band, tmp_path, monkeypatch):
     plain = rasterio.shutil.copy
 
