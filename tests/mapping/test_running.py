@@ -301,7 +301,8 @@ def test_a_job_loads_its_classifier_for_its_device_or_another(monkeypatch):
 
 
 def test_cores_are_those_that_may_be_used(monkeypatch):
-    assert cores() == len(os.sched_getaffinity(0))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0: {2, 3, 7}}[process])
+    assert cores() == 3
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 5)
     assert cores() == 5
