@@ -134,6 +134,16 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
         "if not np.array_equal(other.read(window=window), one.read(window=window)):",
         "either may be compared with the other",
     ),
+    (
+        "mapping/identity.py",
+        "told = (grid.crs.to_wkt(), *list(grid.transform)[:7], *header[2:8], header.masked, header.block)",
+        "the seventh number of a transform is always 0",
+    ),
+    (
+        "mapping/identity.py",
+        "told = (grid.crs.to_wkt(), *list(grid.transform)[:6], *header[2:9], header.masked, header.block)",
+        "what is told twice is told",
+    ),
     ("mapping/allocation.py", "below, above = 0.0, float(((high * weights)).max())", _BISECTION),
     ("mapping/allocation.py", "for _ in range(201):", _BISECTION),
     ("mapping/allocation.py", "if (np.clip(middle * weights, low, high).sum() <= size):", _BISECTION),

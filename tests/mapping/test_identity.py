@@ -18,7 +18,7 @@ from mapping import identity as identity_module
 from mapping.area import Within
 from mapping.identity import difference, digest, identity, model_file, sha256_of
 from mapping.windows import Plan
-from tests.support.image_files import ORIGIN, make_scene, write_dated, write_tif, write_zarr
+from tests.support.image_files import ORIGIN, make_scene, write_dated, write_stack, write_tif, write_zarr
 from tests.support.windows import plan_of
 
 
@@ -70,7 +70,17 @@ def test_it_is_the_same_wherever_the_images_and_the_model_lie(made, tmp_path):
     assert Made(tmp_path / "elsewhere").identity() == before
 
 
-def test_of_one_file_the_folder_it_lies_in_is_left_out(tmp_path):
+def test_a_file_is_named_without_its_folder(tmp_path):
+    scene = make_scene(1, days=3, height=8, width=10)
+    options = write_stack(tmp_path, scene)
+    (path,) = tmp_path.iterdir()
+    (tmp_path / "model.pth").write_bytes(b"weights")
+    found = identity(plan_of(open_images(path, **options)), tmp_path / "model.pth", path)
+    assert list(found["images"]) == [path.name]
+    assert len(found["dates"]) == 3 and not any(str(tmp_path) in name for name in found["dates"])
+
+
+def test_a_cube_of_many_files_counts_with_all_of_them(tmp_path):
     write_zarr(tmp_path / "data", make_scene(1, days=3, height=8, width=10))
     (tmp_path / "model.pth").write_bytes(b"weights")
     path = tmp_path / "data" / "cube.zarr"
