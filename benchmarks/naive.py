@@ -1,8 +1,8 @@
-"""The straightforward pre-training and fine-tuning that the other benchmarks compare with.
+"""A straightforward implementation of pre-training and fine-tuning, the baseline of the other benchmarks.
 
-What one writes first from the papers: every sample made by itself in NumPy inside a torch DataLoader, stock
-nn.TransformerEncoder, keys and queue side by side in one matrix of logits, a loop over the parameters for the momentum.
-It follows the same method, and its losses have the same distribution; only the speed differs.
+Each sample is made separately in NumPy inside a torch DataLoader; the encoder is a stock nn.TransformerEncoder; keys
+and queue form one matrix of logits; a loop over the parameters updates the key encoder. The method is the same, and
+the losses have the same distribution; only the speed differs.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def standardise(x: np.ndarray) -> np.ndarray:
 
 
 class Views(Dataset):
-    """Two views of one series after the other."""
+    """Two views of each series."""
 
     def __init__(self, series: SeriesSet, size: int, seed: int):
         self.series, self.size, self.draw = series, size, np.random.default_rng(seed)
@@ -90,7 +90,7 @@ class Views(Dataset):
 
 
 class Labelled(Dataset):
-    """Model input and label of one series after the other; shifted in time if they are trained on."""
+    """Model input and label of each series; in training with the temporal shift."""
 
     def __init__(self, series: SeriesSet, size: int, seed: int, is_trained_on: bool):
         self.series, self.size, self.is_trained_on = series, size, is_trained_on
@@ -113,7 +113,7 @@ class Labelled(Dataset):
 
 
 class Trunk(nn.Module):
-    """The Transformer of SITS-MoCo from stock parts."""
+    """The Transformer of SITS-MoCo from stock modules."""
 
     def __init__(self):
         super().__init__()
@@ -128,7 +128,7 @@ class Trunk(nn.Module):
 
 
 class Encoder(Trunk):
-    """With the MLP head of MoCo v2."""
+    """The trunk with the MLP head of MoCo v2."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -140,7 +140,7 @@ class Encoder(Trunk):
 
 
 class STNet(Trunk):
-    """With the classifier, on observations pooled by their vegetation weight."""
+    """The trunk with the classifier, on observations pooled by their vegetation weight."""
 
     def __init__(self, num_classes: int):
         super().__init__()
@@ -156,7 +156,7 @@ class STNet(Trunk):
 
 
 class NaiveStep:
-    """One training step of MoCo v2, written down plainly."""
+    """One training step of MoCo v2."""
 
     def __init__(
         self, queue_length: int, device: torch.device, dim: int = 128, momentum: float = 0.999, T: float = 0.07
@@ -186,7 +186,7 @@ class NaiveStep:
 
 
 def pretraining(args: Namespace, root: Path, year: int, device: torch.device, dim: int) -> Callable[[], None]:
-    """A round of args.steps steps, data included."""
+    """A function that does args.steps training steps, reading data included."""
     views = Views(open_unlabelled(root, year), args.sequencelength, args.seed)
     step = NaiveStep(args.moco_k, device, dim)
 
@@ -204,7 +204,7 @@ def pretraining(args: Namespace, root: Path, year: int, device: torch.device, di
 
 
 def training(splits: Splits, num_classes: int, size: int, batch: int, device: torch.device) -> Callable[[], None]:
-    """An epoch on the train split, its overall accuracy kept."""
+    """A function that trains one epoch on the train split and keeps the overall accuracy."""
     model = STNet(num_classes).to(device)
     loader = DataLoader(Labelled(splits.train, size, 0, is_trained_on=True), batch, shuffle=True)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3, weight_decay=1e-4)
@@ -226,7 +226,7 @@ def training(splits: Splits, num_classes: int, size: int, batch: int, device: to
 
 
 def testing(splits: Splits, num_classes: int, size: int, batch: int, device: torch.device) -> Callable[[], None]:
-    """Predictions of the eval split and their scores."""
+    """A function that predicts the eval split and computes the scores."""
     model = STNet(num_classes).to(device).eval()
     loader = DataLoader(Labelled(splits.eval, size, 0, is_trained_on=False), batch)
 

@@ -3,14 +3,15 @@
     python -m benchmarks.scaling --sim-root data --out docs/scaling-cpu -d cpu
     python -m benchmarks.scaling --sim-root data --out docs/scaling-gpu -d cuda --workers 8
 
-One of the three is varied at a time; the other two stay at the point that the three sweeps share: the largest number
-of series, and the S and the batch of the README's first command. Every point trains as main_moco.py does, from the
-store to the queue, on about as many series as the others (--work, at least 2 steps); all points are timed in turns, and
-the best of --rounds counts. Costs are relative to the first point of the sweep, beside what the arithmetic alone would
-cost (benchmarks/throughput.py counts it). Writes OUT.csv, OUT.md and, with matplotlib, OUT.png.
+Each sweep varies one of the three; the other two stay at a point that the sweeps share: the largest number of series,
+and the S and the batch of the README's first command. Every point trains as main_moco.py does, from reading the store
+to updating the queue, on about the same number of series (--work, at least 2 steps). All points are timed in turns and
+the best of --rounds counts. Costs are relative to the first point of the sweep, next to the cost of the arithmetic
+alone (counted by benchmarks/throughput.py). Writes OUT.csv, OUT.md and, with matplotlib, OUT.png.
 
-On two CPU cores this takes about 10 minutes and 16 GB of memory; simulating the series, at the first run, a minute
-more. On a GPU most of its few minutes go into compiling the step for each S and batch.
+On two CPU cores this takes about 10 minutes and 16 GB of memory; the first run also
+simulates the series, which takes a minute. On a GPU it takes a few minutes, most of them to compile the step for each S
+and batch.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ WORK = {"cpu": 1024, "cuda": 102_400}
 
 
 class Point(NamedTuple):
-    """Where the cost is measured."""
+    """A combination at which the cost is measured."""
 
     series: int
     S: int
@@ -92,12 +93,12 @@ def simulated(folder: Path, count: int, workers: int = 1) -> SeriesSet:
 
 
 def simulation_folder(kept: Path | None):
-    """A context: the folder that is kept, or a temporary one."""
+    """A context manager of the folder to keep, or of a temporary one."""
     return tempfile.TemporaryDirectory() if kept is None else nullcontext(kept)
 
 
 def machine(device: torch.device) -> str:
-    """What the figures were measured on, and when."""
+    """The machine and the date of the measurement."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
@@ -195,7 +196,7 @@ def tabulate(sweeps: dict[str, list[Point]], rates: dict[Point, float], keys: in
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table a sweep, and what it says."""
+    """A table for each sweep, with a sentence on its result."""
     return "\n\n".join(f"{_markdown_of(rows, name)}\n\n{_verdict(rows, name)}" for name, rows in _by_sweep(table))
 
 
@@ -245,7 +246,7 @@ def figure(table: pd.DataFrame, shared: Point, title: str, path: Path) -> None:
         rates, values = rows["series_per_s"], rows[name]
         base = rows[values == getattr(shared, name)].iloc[0]
         expected = base.series_per_s * base.relative_arithmetic / rows["relative_arithmetic"]
-        axes.plot(values, expected, "--", color="#999999", label="by the arithmetic alone, from the shared point")
+        axes.plot(values, expected, "--", color="#999999", label="expected from the arithmetic, from the shared point")
         axes.plot(values, rates, "o-", color="#2a6f97", label="measured, from store to queue")
         axes.plot(base[name], base.series_per_s, "o", color="#e09f3e", markersize=9, label="shared point")
         for value, rate in zip(values, rates, strict=True):

@@ -1,17 +1,17 @@
-"""What a store costs: opening it, memory while streaming, bytes on disk, and conversion from the published form.
+"""The cost of a store: time to open it, memory while streaming, bytes on disk, conversion of published files.
 
     python -m benchmarks.store --sim-root data
 
-Prints each figure beside what it is compared with, and their ratio.
+Prints each figure, the one it is compared with, and their ratio.
 
 Memory is the growth of a separate process that streams one shuffled epoch of batches from the memory map, as
-main_moco.py does on a CPU. *Anonymous* memory (RssAnon of /proc/self/status) is private to the process: it must not
-depend on the number of series. Its median over the epoch is compared, because the allocator makes the peak vary by some
-MB; the order of the epoch, 16 bytes a series, is counted apart. *File* pages (RssFile) are pages of the store in the
-kernel's cache, which count as resident while they are mapped: they grow up to the size of the store, and the kernel
-reclaims them when memory is short.
+main_moco.py does on a CPU. *Anonymous* memory (RssAnon of /proc/self/status) is private to the process and must
+not depend on the number of series. Its median over the epoch is compared, as the peak varies by some MB with the
+allocator; the order of the epoch, 16 bytes a series, is reported separately. *File* pages (RssFile) are pages of the
+store in the page cache, which count as resident while they are mapped: they grow up to the size of the store, and the
+kernel reclaims them when memory is short.
 
-On two CPU cores this takes half a minute; simulating the series, at the first run, a minute more.
+On two CPU cores this takes half a minute; the first run also simulates the series, which takes a minute.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def report_opening(series: SeriesSet, rounds: int) -> None:
     first = time.perf_counter() - start
     works = {
         "opening, again": lambda: Store.open(path),
-        "opening and numbering": lambda: open_unlabelled(path.parents[1], YEAR),
+        "opening as a split": lambda: open_unlabelled(path.parents[1], YEAR),
     }
     for name, spent in {"opening, first time": first, **best(works, rounds, CPU)}.items():
         say(f"{name}, {count}", 1e3 * spent, "ms", 1e3 * OPENING_TARGET, "target: below")
@@ -110,7 +110,7 @@ def memory() -> Memory:
 
 
 class Streamed(NamedTuple):
-    """Memory of a process before it opens a store, after it has drawn an epoch's order, and while it streams."""
+    """Memory of a process before it opens a store, after it has drawn the order of an epoch, and while it streams."""
 
     start: Memory
     ready: Memory
@@ -201,7 +201,7 @@ def report_conversion(series: SeriesSet, rounds: int) -> None:
     say("bytes an observation, store", ours, "B", theirs, "published .npy:")
     loading, rate = times["np.load"], len(series) / times["conversion"]
     say(f"converting the .npy, once, {count}", rate, "series/s", len(series) / loading, "np.load:")
-    say(f"opening it ever after, {count}", 1e3 * times["cached"], "ms", 1e3 * loading, "np.load:")
+    say(f"opening it again, {count}", 1e3 * times["cached"], "ms", 1e3 * loading, "np.load:")
 
 
 @exit_cleanly

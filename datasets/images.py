@@ -13,9 +13,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from functools import cached_property
+from itertools import islice, tee
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,11 +34,13 @@ from datasets.imagery.values import digital_numbers, missing, parse_mask
 from datasets.imagery.window import Window
 from datasets.optional import need
 from datasets.season import Season
+from utils.runtime.ahead import read_ahead
 
 __all__ = ["Grid", "Images", "Pixels", "add_arguments", "open_from", "open_images"]
 
 OFFSETS = ("auto", "0", "-1000")
 HASHED = 16 << 20  # bytes of a file that are hashed
+AHEAD = 8  # images of which a window is read ahead, so that the reader is busy while series are put together
 
 
 class Pixels(NamedTuple):
@@ -78,18 +81,29 @@ class Images:
     def read(self, window, pixels: np.ndarray | None = None) -> Pixels:
         """The series of a window (rasterio's) of the grid; `pixels` (h, w) bool: of some pixels alone.
 
-        Memory: 50 bytes a pixel and date, and what one file stores of the window. 256 x 256 pixels are read fastest.
+        Memory: 50 bytes a pixel and date, and what AHEAD files store of the window. 256 x 256 pixels are read fastest.
         BadFile names a file that cannot be read.
         """
+        return next(self.read_each([(window, pixels)]))
+
+    def read_each(self, wanted: Iterable[tuple[object, np.ndarray | None]]) -> Iterator[Pixels]:
+        """What `read` gives for one (window, pixels) after another; a thread reads ahead, into the next windows too."""
+        ahead, wanted = tee(wanted)
+        readers = (WindowReader(self._sources, self.images, self.headers, self.grid, window) for window, _ in ahead)
+        steps = ((reader, image) for reader in readers for image in self.images)
+        found = read_ahead(steps, lambda step: step[0].read(step[1]), AHEAD)
+        for window, pixels in wanted:
+            yield self._series(window, pixels, ((image, part) for (_, image), part in islice(found, len(self.images))))
+
+    def _series(self, window, pixels: np.ndarray | None, parts: Iterable[tuple[Image, tuple]]) -> Pixels:
+        """The series of a window, from what was read of every image."""
         height, width = int(window.height), int(window.width)
         chosen = slice(None) if pixels is None else np.flatnonzero(pixels)
-        count = height * width if pixels is None else len(chosen)
-        collected = Window(len(self.dates), count)
+        collected = Window(len(self.dates), height * width if pixels is None else len(chosen))
         counts = Counter(missing=0, masked=0, clipped=0)
         place = {day: i for i, day in enumerate(self.dates)}
-        reader = WindowReader(self._sources, self.images, self.headers, self.grid, window)
-        for image in self.images:
-            found = self._observations(reader, image, chosen, counts)
+        for image, part in parts:
+            found = self._observations(image, part, chosen, counts)
             if found is not None:
                 collected.add(place[image.day], *found)
         doy = np.array([day.timetuple().tm_yday for day in self.dates], np.int16)
@@ -99,9 +113,9 @@ class Images:
         rows, cols = int(window.row_off) + flat // width, int(window.col_off) + flat % width
         return Pixels(bands, doy, lengths[kept], rows, cols, dict(counts))
 
-    def _observations(self, reader: WindowReader, image: Image, chosen, counts: Counter):
+    def _observations(self, image: Image, part: tuple, chosen, counts: Counter):
         """DN (10, n) int16 of the chosen pixels of a window, and which are observations (n,); `None`: all outside."""
-        stored, inside, scl = reader.read(image)
+        stored, inside, scl = part
         if not inside.any():
             counts["missing"] += inside.ravel()[chosen].size
             return None

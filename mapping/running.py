@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from typing import NamedTuple
@@ -18,8 +17,8 @@ from mapping.parts import Parts
 from mapping.windows import Part, Plan
 from tscls.classifier import Classifier, load_classifier
 from utils.runtime import distributed
+from utils.runtime.ahead import read_ahead
 
-AHEAD = 1  # windows that are read while another is classified
 POLL = 0.2  # seconds between two looks at how far the processes are
 
 
@@ -49,25 +48,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def read_ahead(numbers: Iterable[int], read: Callable[[int], tuple]) -> Iterator[tuple]:
-    """(number, *what `read` gives) for one number after another; the next ones are read in a thread meanwhile."""
-    reader = ThreadPoolExecutor(1, "reader")
-    try:
-        waiting: deque = deque()
-        for number in numbers:
-            waiting.append((number, reader.submit(read, number)))
-            if len(waiting) > AHEAD:
-                first, found = waiting.popleft()
-                yield first, *found.result()
-        for first, found in waiting:
-            yield first, *found.result()
-    finally:
-        reader.shutdown(cancel_futures=True)
-
-
 def finished(plan: Plan, classifier: Classifier, numbers: Iterable[int]) -> Iterator[tuple[int, Part]]:
     """The windows of these numbers, one after another."""
-    for number, pixels, inside in read_ahead(numbers, plan.read):
+    for number, (pixels, inside) in read_ahead(numbers, plan.read):
         yield number, plan.classify(number, classifier, pixels, inside)
 
 

@@ -31,14 +31,14 @@ NETWORKS = tuple(_NETWORKS)
 
 
 def canonical_name(name: str) -> str:
-    """The registry's spelling of a model's name, given in any case; ModelError lists the names there are."""
+    """The registered name of a model, whatever its letter case; ModelError lists the known names."""
     if name.lower() in NETWORKS + ESTIMATORS:
         return name.lower()
     raise ModelError(f"unknown model {name!r}: choose one of {', '.join(NETWORKS + ESTIMATORS)}")
 
 
 def model_class(name: str) -> type[Network] | type[SeriesEstimator]:
-    """The class behind a name, which tells what the model reads without one being built."""
+    """The class of a model; its attributes say what the model reads, without building it."""
     name = canonical_name(name)
     return SeriesEstimator if name in ESTIMATORS else _NETWORKS[name]
 
@@ -52,11 +52,11 @@ def build_model(
     init: str = "published",
     **kwargs,
 ) -> Network:
-    """A fresh network by name, its weights started as ``init`` says.
+    """Build a network by name and initialise its weights by ``init``.
 
-    ``use_doy`` and ``sequencelength`` reach the networks that read them; ``kwargs`` are the network's own options.
-    The network's ``arguments`` build it again: ``build_model(**network.arguments)``. They hold ``use_doy`` only where
-    the network reads it.
+    ``use_doy`` and ``sequencelength`` are passed to the networks that use them; ``kwargs`` are the network's own
+    options. ``build_model(**network.arguments)`` builds the same network again; the arguments include ``use_doy`` only
+    where the network uses it.
     """
     name = canonical_name(name)
     if name in ESTIMATORS:

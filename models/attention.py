@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from models.dropout import Dropout, is_cheap, keep_mask
 
-CHUNK = 1 << 20  # attention weights computed at a time on a CPU: they stay in its cache
+CHUNK = 1 << 20  # attention weights computed at a time on a CPU, so that they fit its cache
 
 
 def attention(
@@ -17,11 +17,11 @@ def attention(
 ) -> Tensor:
     """Scaled dot-product attention of q, k, v (B, H, S, D) -> (B, H, S, D).
 
-    ``mask`` (B, S) is True at the keys to leave out, at most all but one in a row. None leaves out nothing, and
-    then no mask tensor exists, so that the fused kernels that take none stay usable. In training the attention
-    weights are dropped with probability ``dropout_p``: on a CPU by DroppedAttention, where torch's kernel would spend
-    most of the time on drawing the decisions. Evaluation in float32 on a CPU goes ``in_chunks`` as well, in two thirds
-    of the time of torch's kernel (16 heads of width 8, S = 70).
+    ``mask`` (B, S) is True at the keys to ignore; each row keeps at least one. With None no mask tensor is made, so
+    that fused kernels without mask support can be used. In training the attention weights are dropped with probability
+    ``dropout_p``: on a CPU by DroppedAttention, as torch's kernel would spend most of its time on random numbers.
+    Inference in float32 on a CPU also goes ``in_chunks``, which takes two thirds of the time of torch's kernel (16
+    heads of width 8, S = 70).
     """
     dropout_p = dropout_p if training else 0.0
     if is_cheap(q, dropout_p):
@@ -32,17 +32,17 @@ def attention(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=takes_part, dropout_p=dropout_p)
 
 
-@torch.compiler.disable  # which would unroll the loop over chunks
+@torch.compiler.disable  # torch.compile would unroll the loop over chunks
 def dropped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float) -> Tensor:
-    """``attention`` in training on a CPU, with decisions drawn for this call."""
+    """``attention`` in training on a CPU, with a new random dropout mask."""
     return DroppedAttention.apply(q, k, v, mask, keep_mask((*q.shape[:-1], k.shape[2]), p), p)
 
 
 class DroppedAttention(torch.autograd.Function):
-    """Attention under given dropout decisions, a few series at a time.
+    """Attention with a given dropout mask, a few series at a time.
 
-    The weights never exist for the whole batch; the backward makes them again from q and k (as FlashAttention does,
-    Dao et al. 2022, section 3.1), which takes less time than writing them to memory and reading them.
+    The attention weights are never stored for the whole batch. The backward pass recomputes them from q and k (as
+    FlashAttention does, Dao et al. 2022, section 3.1), which is faster than writing and reading them.
     """
 
     @staticmethod
@@ -74,14 +74,14 @@ class DroppedAttention(torch.autograd.Function):
 
 
 def is_inference_on_cpu(q: Tensor) -> bool:
-    """Whether attention of q needs no gradients and is not compiled, which would unroll the loop over chunks."""
+    """Whether attention of q needs no gradients and is not being compiled, which would unroll the loop over chunks."""
     is_plain = q.dtype == torch.float32 and q.device.type == "cpu"
     return is_plain and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def in_chunks(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, keep: Tensor | None = None) -> Tensor:
-    """Attention of q, k, v (B, H, S, D), a few series at a time; weights where keep (B, H, S, S) is False count 0."""
-    out = q.new_empty(q.transpose(1, 2).shape).transpose(1, 2)  # heads side by side, as what follows wants them
+    """Attention of q, k, v (B, H, S, D), a few series at a time; weights are 0 where keep (B, H, S, S) is False."""
+    out = q.new_empty(q.transpose(1, 2).shape).transpose(1, 2)  # heads side by side, as the output projection reads
     for part in chunks(q, k):
         q_, k_, v_ = (x[part].flatten(0, 1) for x in (q, k, v))  # (n H, S, D)
         weights = attention_weights(q_, k_, None if mask is None else mask[part])
@@ -92,7 +92,7 @@ def in_chunks(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, keep: Tensor
 
 
 def chunks(q: Tensor, k: Tensor) -> list[slice]:
-    """Runs of series that have about CHUNK attention weights together, of q (B, H, S, D) and k."""
+    """Slices of the batch with about CHUNK attention weights each, for q (B, H, S, D) and k."""
     count, heads, queries, _ = q.shape
     size = max(1, CHUNK // (heads * queries * k.shape[2]))
     return [slice(start, start + size) for start in range(0, count, size)]
@@ -108,12 +108,12 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def as_factor(keep: Tensor, weights: Tensor) -> Tensor:
-    """Decisions (n, H, S, S) bool -> 0 and 1 in the shape and type of weights (by way of uint8, which is faster)."""
+    """Mask (n, H, S, S) bool -> 0 and 1 in the shape and type of weights (through uint8, which is faster)."""
     return keep.view(torch.uint8).to(weights.dtype).view_as(weights)
 
 
 class EncoderLayer(nn.TransformerEncoderLayer):
-    """PyTorch's post-norm ReLU encoder layer, parameters and all, with the attention done by ``attention``."""
+    """nn.TransformerEncoderLayer (post-norm, ReLU) with the same parameters; ``attention`` computes its attention."""
 
     def __init__(self, dim: int, heads: int, feedforward: int, dropout: float):
         super().__init__(dim, heads, feedforward, dropout, batch_first=True)
@@ -133,7 +133,7 @@ class EncoderLayer(nn.TransformerEncoderLayer):
 
 
 class Encoder(nn.Module):
-    """A stack of encoder layers and a final layer normalisation; parameters named as in nn.TransformerEncoder."""
+    """A stack of encoder layers and a final layer normalisation, with the parameter names of nn.TransformerEncoder."""
 
     def __init__(self, dim: int, heads: int, feedforward: int, dropout: float, num_layers: int = 1):
         super().__init__()
@@ -148,7 +148,7 @@ class Encoder(nn.Module):
 
 
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over the real observations of x (B, S, C), where mask (B, S) is not True (None: all) -> (B, C)."""
+    """Mean of x (B, S, C) over the observations where mask (B, S) is False (None: over all) -> (B, C)."""
     if mask is None:
         return x.mean(1)
     real = (~mask).unsqueeze(-1).to(x.dtype)  # (B, S, 1)

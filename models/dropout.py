@@ -1,7 +1,7 @@
-"""Dropout whose decisions are cheap on a CPU.
+"""Dropout with cheap random numbers on a CPU.
 
-There torch draws a double from a serial generator for every decision, which for the attention weights of SITS-MoCo
-takes longer than all arithmetic of the model. Here one draw of 64 bits makes eight decisions.
+On a CPU torch draws a double from a serial generator for every value, which for the attention weights of SITS-MoCo
+takes longer than all arithmetic of the model. Here one draw of 64 bits serves eight values.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ROW, ROWS = 4096, 128  # decisions are made in blocks of this shape: their bits stay in the cache
-LEVELS = 256  # values of the byte that makes one decision
+ROW, ROWS = 4096, 128  # the mask is drawn in blocks of this shape, whose random bits fit the cache
+LEVELS = 256  # values of the random byte of one value
 
 
 def is_cheap(x: Tensor, p: float) -> bool:
-    """Whether dropout of x with probability p is better left to ``keep_mask``."""
+    """Whether ``keep_mask`` is the faster way to apply dropout with probability p to x."""
     return x.device.type == "cpu" and 0 < p < 0.99
 
 
-@torch.compiler.disable  # which would unroll the loop, and draws more slowly
+@torch.compiler.disable  # torch.compile would unroll the loop, and draws more slowly
 @torch.no_grad()
 def keep_mask(shape: tuple[int, ...], p: float) -> Tensor:
-    """Which values survive dropout with probability p: bool of this shape, on the CPU.
+    """Which values dropout with probability p keeps: bool of this shape, on the CPU.
 
-    A value is dropped if its random byte is among the 256 p lowest. That is rarely a whole number: every place in a row
-    rounds it up or down at random, anew in each call, so that the probability is exactly p. The bits come from torch's
+    A value is dropped if its random byte is among the 256 p lowest. As 256 p is rarely a whole number, each column
+    rounds it up or down at random in every call, so that the probability is exactly p. The bits come from torch's
     default generator, so ``torch.manual_seed`` fixes them.
     """
     count = math.prod(shape)
@@ -43,7 +43,7 @@ def keep_mask(shape: tuple[int, ...], p: float) -> Tensor:
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """As F.dropout: x with each value dropped with probability p in training, the others scaled by 1 / (1 - p)."""
+    """F.dropout: in training each value of x is dropped with probability p and the others are scaled by 1 / (1 - p)."""
     if not training or not is_cheap(x, p):
         return F.dropout(x, p, training)
     keep = keep_mask(x.shape, p).view(torch.uint8)  # converts faster than bool
@@ -51,7 +51,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 
 
 class Dropout(nn.Dropout):
-    """nn.Dropout by ``dropout``."""
+    """nn.Dropout with the random numbers of ``keep_mask`` on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         return dropout(x, self.p, self.training)

@@ -1,4 +1,4 @@
-"""The errors of this package that a user can cause."""
+"""Errors that users can cause."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from utils.errors import UsageError
 
 
 class ModelError(UsageError):
-    """A model cannot be built from, or run on, what the user gave; the message is one line."""
+    """A model cannot be built from, or run on, the user's input; the message is one line."""

@@ -1,8 +1,8 @@
 """Classifiers of scikit-learn by name, with one interface.
 
-They see a series of S observations as one vector of S * 10 values, where a value's place stands for its day, so give
-them series interpolated to a regular grid of days. To add one, write a line in ``_ESTIMATORS``: a name, and a function
-of the seed that makes the classifier.
+They take a series of S observations as one vector of S * 10 values in which the position stands for the day, so give
+them series interpolated to a regular grid of days. To add one, add a line to ``_ESTIMATORS``: a name, and a function
+that builds the classifier from a seed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from models.random_forest import random_forest
 
 
 def support_vectors(seed: int) -> Pipeline:
-    """RBF support vector machine, classes weighted against their frequency; it draws nothing, so no seed is used.
+    """RBF support vector machine, classes weighted inversely to their frequency; it is deterministic and needs no seed.
 
     C. Cortes and V. Vapnik, "Support-vector networks", Machine Learning 20 (1995), 273-297.
     """
@@ -28,10 +28,10 @@ def support_vectors(seed: int) -> Pipeline:
 
 
 def boosted_trees(seed: int) -> HistGradientBoostingClassifier:
-    """Gradient boosting on binned values, classes weighted against their frequency.
+    """Gradient boosting on binned values, classes weighted inversely to their frequency.
 
     J. H. Friedman, "Greedy function approximation: a gradient boosting machine", Annals of Statistics 29 (2001),
-    1189-1232. No early stopping: it would hold out samples of classes that may have only one.
+    1189-1232. No early stopping: it would hold out samples, and a class may have only one.
     """
     return HistGradientBoostingClassifier(class_weight="balanced", early_stopping=False, random_state=seed)
 
@@ -48,7 +48,7 @@ ESTIMATORS = tuple(_ESTIMATORS)
 class SeriesEstimator:
     """A scikit-learn classifier that takes series x (N, S, 10).
 
-    Labels are class ids; those missing in training are fine and never predicted.
+    Labels are class ids. Classes without training series are allowed and never predicted.
     """
 
     run_name: str
@@ -61,7 +61,7 @@ class SeriesEstimator:
         self.classifier = classifier
 
     def fit(self, x: ArrayLike, labels: ArrayLike) -> SeriesEstimator:
-        """Train on series x (N, S, 10) and their labels (N,); ModelError where these are all of one class."""
+        """Train on series x (N, S, 10) and labels (N,); ModelError if all labels are of one class."""
         labels = np.asarray(labels)
         classes = np.unique(labels)
         if len(classes) == 1:
@@ -70,13 +70,13 @@ class SeriesEstimator:
         return self
 
     def predict(self, x: ArrayLike) -> np.ndarray:
-        """Class ids (N,) of series x (N, S, 10); ModelError where S is not that of the training."""
+        """Class ids (N,) of series x (N, S, 10); ModelError if S is not the length used in training."""
         return self.classifier.predict(self._checked(x))
 
     def predict_proba(self, x: ArrayLike, num_classes: int) -> np.ndarray:
         """Probabilities (N, num_classes) of series x (N, S, 10), 0 for classes not seen in training.
 
-        The support vector machine has none: the class that it predicts gets 1.
+        A support vector machine has none: the class that it predicts gets 1.
         """
         probability = np.zeros((len(x), num_classes))
         if hasattr(self.classifier, "predict_proba"):
@@ -86,7 +86,7 @@ class SeriesEstimator:
         return probability
 
     def _checked(self, x: ArrayLike) -> np.ndarray:
-        """Series x as vectors of the length seen in training."""
+        """Series x as vectors, checked to have the length used in training."""
         x = flatten(x)
         if x.shape[1] != self.classifier.n_features_in_:
             raise ModelError(
@@ -103,7 +103,7 @@ def flatten(x: ArrayLike) -> np.ndarray:
 
 
 def build_estimator(name: str, *, seed: int = 111) -> SeriesEstimator:
-    """A fresh estimator by name, in any case; what it draws at random is fixed by ``seed``.
+    """Build an estimator by name, in any letter case; ``seed`` fixes its random numbers.
 
     ModelError for a name that is not one of ``ESTIMATORS``.
     """

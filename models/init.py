@@ -1,7 +1,7 @@
-"""How the weights of a fresh classifier start.
+"""Initial weights of a new classifier.
 
-``published`` is the start that the SITS-MoCo system gives every network it trains, whatever the layer's size;
-``torch`` leaves each layer as PyTorch made it.
+``published`` is the initialisation that the SITS-MoCo system uses for every network, whatever the size of a layer;
+``torch`` keeps PyTorch's own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ INITS = ("published", "torch")
 
 
 def initialise(model: nn.Module, init: str) -> None:
-    """Set the weights of ``model`` in place as ``init``, one of ``INITS``, says; ModelError for another name."""
+    """Initialise the weights of ``model`` in place by ``init``, one of ``INITS``; ModelError for another name."""
     if init not in INITS:
         raise ModelError(f"unknown weight initialisation {init!r}: choose one of {', '.join(INITS)}")
     if init == "published":
@@ -22,10 +22,10 @@ def initialise(model: nn.Module, init: str) -> None:
 
 
 def published_init(module: nn.Module) -> None:
-    """Draw the weights of one layer by its class.
+    """Draw the weights of one layer according to its class.
 
-    Layer normalisation keeps PyTorch's start, and so does the input projection of an attention layer, which is
-    a bare parameter and no Linear; its output projection is a Linear and is drawn like the others.
+    Layer normalisation keeps PyTorch's initialisation, and so does the input projection of an attention layer, which is
+    a plain parameter and not a Linear; its output projection is a Linear and is drawn like the others.
     """
     if isinstance(module, nn.Conv1d):
         nn.init.normal_(module.weight)

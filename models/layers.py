@@ -1,4 +1,4 @@
-"""What the networks share: their interface, the pointwise MLP, the day encoding, the classification head."""
+"""Parts shared by the networks: their interface, the pointwise MLP, the day encoding, the classification head."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ PERIOD = 1000.0  # the T of the sinusoids; shorter than the 10000 used for text,
 
 
 class Network(nn.Module):
-    """A classifier of series: ``features`` describes each series, ``decoder`` turns that into logits.
+    """A classifier of series: ``features`` makes a feature vector of each series, ``decoder`` its logits.
 
     ``inputs`` is always the tuple (x, mask, doy, weight) of a batch: x (B, S, 10) standardised reflectance, mask
     (B, S) True at padding or None where nothing is padded, doy (B, S) day of year with 0 at padding, weight (B, S)
-    the vegetation weight, rows summing to 1. No network changes what it is given.
+    the vegetation weight, whose rows sum to 1. Networks do not modify their inputs.
     """
 
-    run_name: str  # stands in the names of run folders
-    uses_doy_flag = False  # reads use_doy: the day encoding is of the DOY or of the position in the series
-    interpolates = False  # may be given series interpolated to a regular grid of days
-    fixed_length = False  # is built for one sequencelength
-    takes_any_length = False  # skips padding, and reads days: can see all observations, whatever S it was trained with
+    run_name: str  # part of the names of run folders
+    uses_doy_flag = False  # takes use_doy: encodes the day of year, or else the position in the series
+    interpolates = False  # accepts series interpolated to a regular grid of days
+    fixed_length = False  # is built for one sequence length
+    takes_any_length = False  # masks padding and reads days: can use all observations, whatever S it was trained with
 
-    arguments: dict  # what build_model was given, to build the same network again
+    arguments: dict  # of build_model, to build the same network again
     num_features: int  # the F of features()
     decoder: nn.Module
 
     def features(self, inputs: tuple) -> Tensor:
-        """The description of each series that ``decoder`` consumes, (B, F)."""
+        """The feature vectors (B, F) that ``decoder`` takes."""
         raise NotImplementedError
 
     def forward(self, inputs: tuple) -> Tensor:
@@ -41,7 +41,7 @@ class Network(nn.Module):
 
 
 def check_length(network: Network, x: Tensor) -> None:
-    """ModelError where x (B, S, 10) is not of the length that a network of fixed length was built for."""
+    """ModelError if S of x (B, S, 10) is not the length that the network was built for."""
     if x.shape[1] != network.sequencelength:
         raise ModelError(
             f"this {network.run_name} was built for series of length {network.sequencelength} and was given series "
@@ -50,7 +50,7 @@ def check_length(network: Network, x: Tensor) -> None:
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation that lets a batch of one pass: having no variance, it takes the running statistics."""
+    """Batch normalisation that uses the running statistics for a batch of one, which has no variance."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, C) or (N, C, S) -> the same shape."""
@@ -60,7 +60,7 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 class PointwiseLayer(nn.Module):
-    """Linear, batch normalisation and ReLU of single observations: (N, inputs) -> (N, outputs)."""
+    """Linear layer, batch normalisation and ReLU, observation by observation: (N, inputs) -> (N, outputs)."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -72,9 +72,9 @@ class PointwiseLayer(nn.Module):
 
 
 class PointwiseMLP(nn.Sequential):
-    """The spectral embedding of every observation by itself: (B, S, 10) -> (B, S, 128).
+    """The spectral embedding of each observation: (B, S, 10) -> (B, S, 128).
 
-    Batch normalisation runs over batch and time together, the padded positions included.
+    Batch normalisation runs over batch and time together, padding included.
     """
 
     def __init__(self, widths: tuple[int, ...] = (NUM_BANDS, 32, 64, 128)):
@@ -95,7 +95,7 @@ def sinusoid_table(rows: int, dim: int, period: float = PERIOD) -> Tensor:
 
 
 class TableEncoding(nn.Module):
-    """Looks the rows of a fixed table up; the table is no weight and is not stored in checkpoints."""
+    """Looks up rows of a fixed table, which is not trained and not stored in checkpoints."""
 
     def __init__(self, table: Tensor):
         super().__init__()
@@ -107,14 +107,14 @@ class TableEncoding(nn.Module):
 
 
 class DayEncoding(TableEncoding):
-    """Sinusoids of days 1 to 426, the first day at angle 0; day 0, which is padding, encodes as zeros."""
+    """Sinusoids of days 1 to 426, day 1 at angle 0; day 0, which is padding, is encoded as zeros."""
 
     def __init__(self, dim: int):
         super().__init__(torch.cat((torch.zeros(1, dim), sinusoid_table(DAYS, dim))))
 
 
 def classification_head(num_features: int, num_classes: int) -> nn.Sequential:
-    """The decoder (B, num_features) -> logits (B, num_classes) of the attention networks."""
+    """The decoder of the attention networks: (B, num_features) -> logits (B, num_classes)."""
     return nn.Sequential(
         nn.Linear(num_features, 64),
         BatchNorm(64),

@@ -1,4 +1,4 @@
-"""A bidirectional LSTM, classified by its cell states, as SITS-MoCo compares with.
+"""The bidirectional LSTM that SITS-MoCo is compared with, classified by its cell states.
 
 S. Hochreiter and J. Schmidhuber, "Long short-term memory", Neural Computation 9 (1997), 1735-1780; for crop types
 from satellite series: M. Russwurm and M. Koerner, "Self-attention for raw optical satellite time series
@@ -13,7 +13,7 @@ from models.layers import NUM_BANDS, Network
 
 
 class LSTM(Network):
-    """The last cell states of all layers and both directions; padding is read like any observation."""
+    """Features are the last cell states of all layers and both directions; padding is read like observations."""
 
     run_name = "LSTM"
     interpolates = True

@@ -1,4 +1,4 @@
-"""L-TAE, the lightweight temporal attention encoder, with the pointwise MLP of SITS-MoCo before it.
+"""L-TAE, the lightweight temporal attention encoder, behind the pointwise MLP of SITS-MoCo.
 
 V. Sainte Fare Garnot and L. Landrieu, "Lightweight temporal self-attention for classifying satellite images time
 series", Advanced Analytics and Learning on Temporal Data (AALTD) 2020, Springer, 171-181.
@@ -26,9 +26,9 @@ LAST_DAY = 366  # days after the first observation, at most
 
 
 class LTAE(Network):
-    """Attention with one learned query a head; each head sums its own slice of the channels over time.
+    """Attention with one learned query a head; each head averages its own slice of the channels over time.
 
-    As published, padding takes part in the attention. ``ltae_mask`` leaves it out.
+    As published, padding is attended to; ``ltae_mask`` masks it.
     """
 
     run_name = "LTAE"
@@ -66,9 +66,9 @@ class LTAE(Network):
 
 
 def days_since_first(doy: Tensor) -> Tensor:
-    """Days since each series' first observation, 0 at padding, from doy (B, S), which is 0 there.
+    """Days since the first observation of each series from doy (B, S); 0 at padding, where doy is 0.
 
-    A day of year below the first one lies after New Year; a year counts 366 days.
+    A day of year below the first one is taken to lie after New Year, with 366 days in a year.
     """
     return torch.remainder(doy - doy[:, :1], LAST_DAY).masked_fill(doy == 0, 0)
 
@@ -88,7 +88,7 @@ class QueryAttention(nn.Module):
             nn.init.normal_(weight, std=math.sqrt(2 / key_width))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x (B, S, width), mask (B, S) True at what to leave out or None -> (B, width)."""
+        """x (B, S, width), mask (B, S) True at positions to ignore or None -> (B, width)."""
         heads, key_width = self.Q.shape
         keys = self.fc1_k(x).unflatten(-1, (heads, key_width))
         scores = torch.einsum("hd,bshd->bhs", self.Q, keys) / math.sqrt(key_width)

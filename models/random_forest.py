@@ -6,5 +6,5 @@ from sklearn.ensemble import RandomForestClassifier
 
 
 def random_forest(seed: int) -> RandomForestClassifier:
-    """500 trees of depth at most 25, as SITS-MoCo compares with, grown on all cores."""
+    """The 500 trees of depth at most 25 that SITS-MoCo is compared with, grown on all cores."""
     return RandomForestClassifier(n_estimators=500, max_depth=25, n_jobs=-1, random_state=seed)

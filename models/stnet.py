@@ -14,10 +14,10 @@ from models.transformer import TransformerModel
 
 
 class STNet(TransformerModel):
-    """The Transformer with the days of the year always encoded, pooled by the vegetation weight.
+    """The Transformer, always with days of year encoded, pooled by the vegetation weight.
 
-    Clear and green observations count most in the pooled description. Trunk and parameter names are the
-    Transformer's, so that a checkpoint pre-trained with either loads into the other.
+    Clear and green observations count most in the pooled features. Trunk and parameter names are the Transformer's, so
+    a checkpoint pre-trained with either loads into the other.
     """
 
     run_name = "STNet"
@@ -33,9 +33,9 @@ class STNet(TransformerModel):
 
 
 def drop_weights(weight: Tensor, p: float, training: bool) -> Tensor:
-    """Drop observations with probability p in training; each row of weight (B, S) sums to 1 again.
+    """In training, drop observations with probability p; each row of weight (B, S) is normalised to sum to 1 again.
 
-    A row that loses all its weight keeps what it had.
+    A row in which all would be dropped is kept as it is.
     """
     kept = F.dropout(weight, p, training)
     kept = torch.where(kept.sum(1, keepdim=True) > 0, kept, weight)

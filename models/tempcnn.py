@@ -1,4 +1,4 @@
-"""TempCNN, convolution along time.
+"""TempCNN, convolutions along time.
 
 C. Pelletier, G. I. Webb and F. Petitjean, "Temporal convolutional neural network for the classification of
 satellite image time series", Remote Sensing 11 (2019), 523.
@@ -12,7 +12,7 @@ from models.layers import NUM_BANDS, BatchNorm, Network, check_length
 
 
 class TempCNN(Network):
-    """Three convolutions along time and one dense layer over all of them; padding is seen as it is."""
+    """Three convolutions along time and a dense layer; padding is not masked."""
 
     run_name = "TempCNN"
     interpolates = True

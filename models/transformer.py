@@ -35,11 +35,11 @@ class TransformerModel(Network):
 
     @property
     def takes_any_length(self) -> bool:
-        """Only with days: a position means another time of the year in a series of another length."""
+        """Only with days of year: in a series of another length a position means another time of year."""
         return self.use_doy
 
     def encode(self, inputs: tuple) -> Tensor:
-        """One vector for each observation, (B, S, 128); what stands at padding is meaningless."""
+        """One vector for each observation, (B, S, 128); those at padding are meaningless."""
         x, mask, doy, _ = inputs
         days = doy if self.use_doy else positions(x)
         x = self.inlayernorm(self.mlp1(x)) + self.position_enc(days)
@@ -58,6 +58,6 @@ def positions(x: Tensor) -> Tensor:
 
 
 def check_positions(length: int) -> None:
-    """ModelError where series are too long for their positions to be encoded as days."""
+    """ModelError if series are too long for their positions to be encoded as days."""
     if length > DAYS:
         raise ModelError(f"positions are encoded up to {DAYS} and the series have length {length}: use --use-doy")

@@ -32,13 +32,15 @@ class Window:
         days, pixels = self._valid.shape
         valid = np.ascontiguousarray(self._valid.T)
         observed = np.flatnonzero(valid)
-        bands = np.empty((len(observed), len(BANDS)), np.int16)
+        bands, doys = np.empty((len(observed), len(BANDS)), np.int16), np.empty(len(observed), np.int16)
         transposed = np.empty((AT_ONCE, len(self._planes)), np.int16)
-        rows = transposed.reshape(-1, len(BANDS))
+        rows, days_of_rows = transposed.reshape(-1, len(BANDS)), np.tile(doy, AT_ONCE)
         edges = np.searchsorted(observed, np.arange(0, pixels + AT_ONCE, AT_ONCE) * days)
         for i, first in enumerate(range(0, pixels, AT_ONCE)):
             some = self._planes[:, first : first + AT_ONCE]
             transposed[: some.shape[1]] = some.T
             mine = slice(edges[i], edges[i + 1])
-            np.take(rows, observed[mine] - first * days, axis=0, out=bands[mine], mode="clip")
-        return bands, np.broadcast_to(doy, valid.shape)[valid], valid.sum(axis=1)
+            row = observed[mine] - first * days
+            np.take(rows, row, axis=0, out=bands[mine], mode="clip")
+            np.take(days_of_rows, row, out=doys[mine], mode="clip")
+        return bands, doys, self._valid.sum(axis=0)

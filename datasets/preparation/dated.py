@@ -20,9 +20,9 @@ from datasets.checks import DN_LIMITS
 from datasets.classmap import ClassMap
 from datasets.errors import DataError
 from datasets.preparation import classes, summary
-from datasets.preparation.root import LABELLED, UNLABELLED, add_to_root, check_addition
+from datasets.preparation.root import LABELLED, UNLABELLED, add_years, check_addition
 from datasets.preparation.split import deal
-from datasets.readers.table import Dated
+from datasets.readers.dated import Dated
 from datasets.store import Store, StoreWriter
 from datasets.tables import OPTIONS
 
@@ -159,21 +159,27 @@ def choose_classmap(choice: str | None, root: Path, labels: np.ndarray) -> tuple
 
 
 def add(
-    found: Sorted, root: Path, *, site: str, classmap: ClassMap | None, split: str, seed: int, meta: dict
+    found: Sorted,
+    root: Path,
+    *,
+    site: str,
+    classmap: ClassMap | None,
+    split: str,
+    seed: int,
+    meta: dict,
+    replace: bool = False,
 ) -> dict[int, summary.NdviByDay]:
-    """Deal the series of every year and add them to the root (see `add_to_root`); returns the NDVI of each year.
+    """Deal the series and add all years to the root in one step (see `add_years`); returns the NDVI of each year.
 
     `split`: the column of the index by which they are dealt: `split` (as it says), `block` or `region` (whole blocks
     or regions; of fewer than three regions each series by itself) or `id` (each series by itself). Without a class map
     the series are unlabelled and not dealt.
     """
     for year in found.stores:
-        check_addition(root, year, site, classmap)
-    ndvi = {}
-    for year, path in found.stores.items():
-        ndvi[year] = summary.NdviByDay(classmap, sorted(found.days[year]))
-        pieces = _pieces(path, classmap, split, seed, ndvi[year])
-        add_to_root(root, year, pieces, site=site, classmap=classmap, meta=meta)
+        check_addition(root, year, site, classmap, replace=replace)
+    ndvi = {year: summary.NdviByDay(classmap, sorted(found.days[year])) for year in found.stores}
+    pieces = {year: _pieces(path, classmap, split, seed, ndvi[year]) for year, path in found.stores.items()}
+    add_years(root, pieces, site=site, classmap=classmap, meta=meta, replace=replace)
     return ndvi
 
 

@@ -149,13 +149,13 @@ def select(pixels, job: Job, width: int, min_observations: int) -> Part:
     )  # fmt: skip
 
 
-def read_wanted(images, job: Job):
-    """The series of the job's pixels alone, row by row."""
+def wanted_of(job: Job) -> tuple[object, np.ndarray | None]:
+    """The window of a job, and which of its pixels are wanted (None: all)."""
     if job.rows is None:
-        return images.read(job.window)
+        return job.window, None
     wanted = np.zeros((job.window.height, job.window.width), dtype=bool)
     wanted[job.rows - job.window.row_off, job.cols - job.window.col_off] = True
-    return images.read(job.window, None if wanted.all() else wanted)
+    return job.window, None if wanted.all() else wanted
 
 
 def write_part(folder: Path, number: int, part: Part) -> Path:
@@ -233,12 +233,12 @@ def _map(state: tuple, jobs: Sequence[Job], workers: int) -> Iterator[Path]:
 
 
 def _map_here(state: tuple, jobs: Sequence[Job]) -> Iterator[Path]:
-    """The file of each job, in order, made by this process: a thread writes a part while the next window is read."""
+    """The file of each job, in order, made by this process: a thread reads images ahead, another writes a part."""
     images, folder, min_observations = state
     waiting: Future | None = None
     with ThreadPoolExecutor(1) as writer:
-        for job in jobs:
-            part = select(read_wanted(images, job), job, images.grid.width, min_observations)
+        for job, pixels in zip(jobs, images.read_each(map(wanted_of, jobs)), strict=True):
+            part = select(pixels, job, images.grid.width, min_observations)
             if waiting is not None:
                 yield waiting.result()
             waiting = writer.submit(write_part, folder, job.number, part)
@@ -261,4 +261,6 @@ def _end_with_parent() -> None:
 
 def _make(job: Job) -> Path:
     images, folder, min_observations = _state
-    return write_part(folder, job.number, select(read_wanted(images, job), job, images.grid.width, min_observations))
+    return write_part(
+        folder, job.number, select(images.read(*wanted_of(job)), job, images.grid.width, min_observations)
+    )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -35,36 +35,42 @@ ADDING, COMPLETE = ".adding", "complete"
 Piece = tuple[str, np.ndarray, np.ndarray, np.ndarray, dict]  # split, bands, doy, lengths, columns of the index
 
 
-def add_to_root(
+def add_to_root(root: str | Path, year: int, pieces: Iterable[Piece], **options) -> dict[str, int]:
+    """`add_years` for one year; returns the series added to each split."""
+    return add_years(root, {year: pieces}, **options)[year]
+
+
+def add_years(
     root: str | Path,
-    year: int,
-    pieces: Iterable[Piece],
+    years: Mapping[int, Iterable[Piece]],
     *,
     site: str,
     classmap: ClassMap | None,
     meta: dict | Callable[[], dict],
     replace: bool = False,
-) -> dict[str, int]:
-    """Add the series of a site and year to the stores ROOT/<year>/<split>; returns the series added to each split.
+) -> dict[int, dict[str, int]]:
+    """Add the series of a site to the stores ROOT/<year>/<split>; returns the series added, by year and split.
 
     A piece is (split, bands (m, 10) DN, doy (m,), lengths (n,), index: columns of n values). Pieces of the splits may
     come in any order; memory does not depend on their number. Labelled pieces have a column `label` (class ids of
     `classmap`), unlabelled ones have none and `classmap` is None. Where a piece has no column `region`, it is `site`.
-    `meta` is kept in meta.json under the site's name; a function is called when the last piece has been written.
-    With `replace` the series of this region that are there already, of all three labelled splits or of the unlabelled
-    one, are removed in the same step.
+    `meta` is kept in meta.json under the site's name, with the names of its regions if they have others; a function is
+    called when the last piece of a year has been written. With `replace` the series of this site, with all regions that
+    it had, make way in these years, those of all three labelled splits or of the unlabelled one, in the same step.
 
     Raises:
         DataError: as `check_addition`; a piece with a region that is there already; no series; what StoreWriter says.
     """
     root = Path(root)
     with writing(root):
-        check_addition(root, year, site, classmap, replace=replace)
-        folder = root / ADDING
+        folder, counts = root / ADDING, {}
         try:
-            counts = _write(root, year, pieces, site, meta, replace)
-            if replace:
-                _write_without(root, year, site, [split for split in _splits_of(classmap) if split not in counts])
+            for year, pieces in years.items():
+                check_addition(root, year, site, classmap, replace=replace)
+                counts[year] = _write(root, year, pieces, site, meta, replace)
+                if replace:
+                    rest = [split for split in _splits_of(classmap) if split not in counts[year]]
+                    _write_without(root, year, site, rest)
             if classmap is not None:
                 write_classmap(folder / _classmap_name(classmap), classmap)
             (folder / COMPLETE).touch()
@@ -136,7 +142,7 @@ def _write(
     root: Path, year: int, pieces: Iterable[Piece], site: str, meta: dict | Callable[[], dict], replace: bool
 ) -> dict[str, int]:
     """Write the grown stores into ROOT/.adding/<year>; returns the series added to each split."""
-    counts = dict.fromkeys(SPLITS, 0)
+    counts, regions = dict.fromkeys(SPLITS, 0), set()
     with ExitStack() as stack:
         writers, known = {}, {}
         for split, bands, doy, lengths, index in pieces:
@@ -147,8 +153,10 @@ def _write(
                 writer = StoreWriter(root / ADDING / str(year) / split, source=str(root / str(year) / split))
                 writers[split] = stack.enter_context(writer)
                 old = root / str(year) / split
-                known[split] = _copy_old(old, writer, list(index), without=site if replace else None)
-            again = {str(name).lower() for name in index["region"]} & known[split]
+                known[split] = _copy_old(old, writer, list(index), without=_names_of(old, site) if replace else set())
+            named = {str(name) for name in index["region"]}
+            regions |= named
+            again = {name.lower() for name in named} & known[split]
             if again:
                 raise DataError(f"{root / str(year) / split}: has series of the site {min(again)!r} already")
             columns = writers[split].columns or list(index)
@@ -157,6 +165,8 @@ def _write(
         if not writers:
             raise DataError(f"{root}: no series of the site {site!r} and year {year} to add")
         found = meta() if callable(meta) else meta
+        if regions != {site}:
+            found = found | {"regions": sorted(regions)}
         for writer in writers.values():
             writer.provenance.setdefault("sites", {})[site] = found
     return {split: counts[split] for split in writers}
@@ -168,31 +178,31 @@ def _write_without(root: Path, year: int, site: str, splits: list[str]) -> None:
         path, new = root / str(year) / split, root / ADDING / str(year) / split
         if not path.exists() or site.lower() not in (names := _regions(Store.open(path))):
             continue
-        if names == {site.lower()}:
+        if names <= (own := _names_of(path, site)):
             new.mkdir(parents=True)
             continue
         with StoreWriter(new, source=str(path)) as writer:
-            _copy_old(path, writer, [], without=site)
+            _copy_old(path, writer, [], without=own)
 
 
-def _copy_old(path: Path, writer: StoreWriter, new_columns: list[str], *, without: str | None = None) -> set[str]:
-    """Put the series of the store at `path` first, with the columns of old and new, but for a site's.
+def _copy_old(path: Path, writer: StoreWriter, new_columns: list[str], *, without: Collection[str]) -> set[str]:
+    """Put the series of the store at `path` first, with the columns of old and new, but for some sites and regions.
 
-    Returns the names of the sites that are kept.
+    `without` are their names in lower case. Returns the names of those that are kept.
     """
     if not path.exists():
         return set()
     store = Store.open(path)
     writer.provenance = dict(store.meta["provenance"])
     sites = writer.provenance.get("sites", {})
-    writer.provenance["sites"] = {name: known for name, known in sites.items() if not _same(name, without)}
+    writer.provenance["sites"] = {name: known for name, known in sites.items() if name.lower() not in without}
     first = 0
     for old in _index_pieces(store):
         offsets = store.offsets[first : first + len(old) + 1]
         rows, first, lengths = slice(offsets[0], offsets[-1]), first + len(old), np.diff(offsets)
         bands, doy = store.bands[rows], store.doy[rows]
-        if without is not None and "region" in old:
-            kept = np.array([not _same(name, without) for name in old["region"]], dtype=bool)
+        if without and "region" in old:
+            kept = ~old["region"].str.lower().isin(without).to_numpy()
             of_kept = np.repeat(kept, lengths)
             bands, doy, lengths, old = bands[of_kept], doy[of_kept], lengths[kept], old[kept]
             if not kept.any():
@@ -202,11 +212,14 @@ def _copy_old(path: Path, writer: StoreWriter, new_columns: list[str], *, withou
         writer.append(bands, doy, lengths, index)
     if first != len(store):
         raise DataError(f"{path / 'index.csv'}: {first} rows for {len(store)} series; expected a row a series")
-    return {name for name in _regions(store) if not _same(name, without)}
+    return _regions(store) - set(without)
 
 
-def _same(name: str, site: str | None) -> bool:
-    return site is not None and name.lower() == site.lower()
+def _names_of(path: Path, site: str) -> set[str]:
+    """A site and the regions that it has in the store at `path`, in lower case."""
+    sites = Store.open(path).meta["provenance"].get("sites", {}) if path.exists() else {}
+    regions = [known.get("regions", []) for name, known in sites.items() if name.lower() == site.lower()]
+    return {name.lower() for name in (site, *sum(regions, []))}
 
 
 def _index_pieces(store: Store) -> Iterator[pd.DataFrame]:

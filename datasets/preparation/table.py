@@ -14,7 +14,8 @@ from datasets.imagery.names import STAND_IN
 from datasets.optional import need
 from datasets.preparation import classes, dated, manifest, pictures, summary
 from datasets.preparation.split import block_of
-from datasets.readers.table import Columns, Dated, Dates, Table, open_table
+from datasets.readers.dated import Dated
+from datasets.readers.table import Columns, Dates, Table, open_table
 from datasets.readers.table_scan import Scan, read_series, scan
 from datasets.readers.table_scan import settle as settle_table
 
@@ -50,6 +51,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     add("--classes", metavar="FILE", help="class map (default: that of ROOT, else the labels that are there)")
     add("--strict", action="store_true", help="refuse labels that are not in the class map")
     add("--seed", type=int, default=SEED, help=f"of the deal to train, valid and eval ({SEED})")
+    add("--overwrite", action="store_true", help="replace the series that ROOT has of this site in these years")
     add("--dry-run", action="store_true", help="read everything, say what would be written, and end")
     add("--quiet", action="store_true", help="no progress bar")
 
@@ -108,7 +110,9 @@ def finish(args, made: dated.Sorted, *, site: str, by: str, labelled: bool, reco
     if args.dry_run:
         print(*dated.expected(made, classmap, by, args.seed, site), sep="\n")
         return
-    ndvi = dated.add(made, args.out, site=site, classmap=classmap, split=by, seed=args.seed, meta=record)
+    ndvi = dated.add(
+        made, args.out, site=site, classmap=classmap, split=by, seed=args.seed, meta=record, replace=args.overwrite
+    )
     for year in made.stores:
         print(f"{args.out / str(year)}:\n{summary.table(args.out / str(year), classmap)}")
         for line in pictures.draw(args.out, year, site, classmap, ndvi[year], dated.regions_of(made.stores[year])):

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from datasets.preparation import dated
 from datasets.preparation.table import add_output_arguments, beside, finish
-from datasets.readers.table import Dated
+from datasets.readers.dated import Dated
 from datasets.readers.timesen2crop import FLAGS, open_tiles, series
 
 HELP = "series from the folders of TimeSen2Crop"

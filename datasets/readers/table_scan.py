@@ -14,7 +14,9 @@ from datasets.checks import are_in_time_order
 from datasets.errors import DataError
 from datasets.imagery.names import STAND_IN, label
 from datasets.optional import need
-from datasets.readers.table import Dated, Frame, Table, as_series, frames, missing_bands, series
+from datasets.readers.dated import Dated
+from datasets.readers.table import Table, missing_bands
+from datasets.readers.table_rows import Frame, as_series, frames, series
 
 LARGEST_REFLECTANCE = 2.0
 ROWS = 1_000_000  # of a part of a table that is brought into order in memory

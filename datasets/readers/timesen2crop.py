@@ -18,7 +18,7 @@ import numpy as np
 
 from datasets.bands import BANDS
 from datasets.errors import DataError
-from datasets.readers.table import Dated
+from datasets.readers.dated import Dated
 from datasets.readers.table_files import days
 from datasets.tables import cell_error, read_csv
 

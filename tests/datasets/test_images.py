@@ -370,6 +370,26 @@ def test_only_some_pixels_can_be_read(tmp_path):
     assert images.read(Window(0, 0, 8, 6), np.zeros((6, 8), bool)).lengths.size == 0
 
 
+def test_windows_read_one_after_another_hold_what_each_holds_alone(tmp_path):
+    scene = make_scene(12, days=11, height=16, width=16)
+    write_dated(tmp_path, scene)
+    images = open_images(tmp_path)
+    some = np.random.default_rng(1).random((6, 8)) < 0.4
+    wanted = [(Window(0, 0, 8, 6), some), (Window(8, 6, 8, 6), None), (Window(8, 6, 8, 6), some)]
+    for found, (window, pixels) in zip(images.read_each(iter(wanted)), wanted, strict=True):
+        same(found, images.read(window, pixels))
+        expected = scene._replace(values=np.where(inside(window, pixels, 16), scene.values, 0).astype(np.uint16))
+        same(found, expected.pixels())
+
+
+def inside(window, pixels, side):
+    """Which pixels of a square scene are wanted in a window."""
+    where = np.zeros((side, side), bool)
+    block = where[window.row_off : window.row_off + window.height, window.col_off : window.col_off + window.width]
+    block[:] = True if pixels is None else pixels
+    return where
+
+
 # ---------------------------------------------------------------------------------------------- dates
 
 

@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from datasets.catalog import Selection, open_classmap, open_labelled
+from datasets.store import join
 from tscls.classifier import fresh_classifier, load_classifier
+from tscls.estimators import training_input
 from tscls.evaluation import scores_on
 from tscls.inputs import LabelledSeries
 from tscls.recipe import PUBLISHED, few_label_recipe
-from tscls.training import fit
+from tscls.training import Training, fit, fit_estimator
+from utils.errors import UsageError
 from utils.precision import Precision
 from utils.results.logs import RunLog
 from utils.runtime.distributed import World
@@ -22,13 +25,13 @@ CPU = World()
 OFF = Precision("off", torch.device("cpu"))
 
 
-def fitted(data_root, folder, recipe, method="rc"):
+def fitted(data_root, folder, recipe, method="rc", precision=OFF):
     """A small STNet of all series of the tiny root, trained; its log and the splits."""
     splits = open_labelled(data_root, 2019, Selection(use_all=True))
     torch.manual_seed(0)
     options = {"sequencelength": 12, "init": "torch", "seed": 5}
     classifier = fresh_classifier("stnet", open_classmap(data_root), method, **options)
-    return fit(classifier, splits, recipe, lambda: RunLog(folder, {}), OFF, CPU), splits
+    return fit(classifier, splits, recipe, lambda: RunLog(folder, {}), precision, CPU), splits
 
 
 @pytest.fixture
@@ -66,3 +69,38 @@ def test_validation_is_by_the_published_draw_whatever_the_test_is_by(data_root, 
     expected = scores_on(saved, splits.valid, CPU, draws=1)["loss"]
     assert float(log.rows[0]["valid_loss"]) == pytest.approx(expected, rel=1e-5)
     assert scores_on(saved, splits.valid, CPU)["loss"] != pytest.approx(expected, rel=1e-4)
+
+
+def test_validation_has_the_precision_of_training(data_root, tmp_path):
+    bf16 = Precision("bf16", torch.device("cpu"))
+    log, splits = fitted(data_root, tmp_path / "run", replace(PUBLISHED, epochs=1, batchsize=16), precision=bf16)
+    saved, found = load_classifier(tmp_path / "run", "cpu"), float(log.rows[0]["valid_loss"])
+    in_bf16, in_float32 = (
+        scores_on(saved, splits.valid, CPU, draws=1, precision=precision)["loss"] for precision in (bf16, OFF)
+    )
+    assert found == pytest.approx(in_bf16, rel=2e-6)  # the log has six digits
+    assert abs(in_float32 - in_bf16) > 1e-5 * in_bf16
+
+
+@pytest.mark.parametrize("patience", [10, None])
+def test_an_estimator_is_trained_on_what_a_network_is(data_root, tmp_path, patience):
+    """On the series of valid too, only where the recipe watches nothing."""
+    splits = open_labelled(data_root, 2019, Selection(use_all=True))
+    classifier = fresh_classifier("rf", open_classmap(data_root), "interp", sequencelength=12, seed=5)
+    given = []
+    classifier.model.fit = lambda *arrays: given.append(arrays)
+    recipe = replace(PUBLISHED, patience=patience)
+    assert fit_estimator(classifier, splits, recipe, lambda: None) is None
+    expected = splits.train if patience else join((splits.train, splits.valid))
+    ((x, labels),) = given
+    assert len(labels) == (90 if patience else 110)
+    np.testing.assert_array_equal(x, training_input(expected, classifier.way, 5))
+    np.testing.assert_array_equal(labels, expected.labels)
+
+
+def test_a_batch_that_gives_no_rank_two_series_is_refused(data_root):
+    splits = open_labelled(data_root, 2019, Selection(use_all=True))
+    classifier = fresh_classifier("stnet", open_classmap(data_root), "rc", sequencelength=12, init="torch")
+    with pytest.raises(UsageError, match="-b 1: 1 ranks need at least 2 series each"):
+        Training(classifier, splits.train, replace(PUBLISHED, batchsize=1), OFF, CPU)
+    Training(classifier, splits.train, replace(PUBLISHED, batchsize=2), OFF, CPU)

@@ -20,7 +20,7 @@ from datasets.preparation.dated import (
     within_twelve_months,
     year_of_most,
 )
-from datasets.readers.table import Dated
+from datasets.readers.dated import Dated
 from datasets.store import Store
 
 some_days = st.lists(st.dates(date(2018, 1, 1), date(2021, 12, 31)), min_size=1, max_size=12)

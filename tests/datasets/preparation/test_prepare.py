@@ -274,14 +274,21 @@ def test_unlabelled_series_can_be_drawn_by_the_seed(place, tmp_path):
     check_values(first)
 
 
+def windows_read(monkeypatch):
+    """A list to which every window that is read from now on is added."""
+    windows, read_each = [], Images.read_each
+
+    def counted(images, wanted):
+        jobs = list(wanted)
+        windows.extend(window for window, _ in jobs)
+        return read_each(images, jobs)
+
+    monkeypatch.setattr(Images, "read_each", counted)
+    return windows
+
+
 def test_only_windows_that_hold_wanted_pixels_are_read(place, tmp_path, monkeypatch):
-    windows, read = [], Images.read
-
-    def counted(images, window, *rest):
-        windows.append(window)
-        return read(images, window, *rest)
-
-    monkeypatch.setattr(Images, "read", counted)
+    windows = windows_read(monkeypatch)
     run(unlabelled(place, tmp_path / "root", "--count", "2", "--min-observations", "1"))
     assert 1 <= len(windows) <= 4 and all(w.height <= 16 and w.width <= 16 for w in windows)
     assert sum(w.height * w.width for w in windows) < 4 * 256
@@ -549,9 +556,9 @@ def test_a_damaged_part_is_made_again(place, tmp_path):
 
 
 def test_only_the_windows_that_are_left_are_read_again(place, tmp_path, monkeypatch):
-    root, read, windows = tmp_path / "root", Images.read, []
+    root = tmp_path / "root"
     killed(unlabelled(place, root), kill_before_part(10))
-    monkeypatch.setattr(Images, "read", lambda images, window, *rest: windows.append(1) or read(images, window, *rest))
+    windows = windows_read(monkeypatch)
     run(unlabelled(place, root))
     assert len(windows) == 16 - 10
 

@@ -9,7 +9,7 @@ import pytest
 
 from datasets.classmap import CDL20, ClassMap, read_classmap
 from datasets.errors import DataError
-from datasets.preparation.root import ADDING, add_to_root, settle, writing
+from datasets.preparation.root import ADDING, add_to_root, add_years, settle, writing
 from datasets.store import Store, StoreWriter
 from tests.support.layout import write_root
 
@@ -154,6 +154,28 @@ def test_splits_that_lack_the_replaced_site_are_left_alone(tmp_path):
     assert os.path.samestat(before, os.stat(tmp_path / "2019" / "eval" / "bands.npy"))
 
 
+def test_a_site_is_replaced_with_all_regions_that_it_had(tmp_path):
+    add(tmp_path, piece("train", [1, 2], region=["T1", "T2"]), piece("eval", [3], region=["t3"]), site="B")
+    add(tmp_path, piece("train", [4], region=["T4"]), piece("eval", [5], region=["C"]), site="C")
+    sites = Store.open(tmp_path / "2019" / "train").meta["provenance"]["sites"]
+    assert sites["B"] == {"crs": "B", "regions": ["T1", "T2", "t3"]} and sites["C"]["regions"] == ["C", "T4"]
+    replace(tmp_path, piece("train", [6], region=["t2"]), piece("train", [7], region=["T5"]), site="b")
+    train = Store.open(tmp_path / "2019" / "train")
+    assert values(tmp_path, "train") == [4, 6, 7] and train.index["region"].tolist() == ["T4", "t2", "T5"]
+    assert values(tmp_path, "eval") == [5]
+    assert train.meta["provenance"]["sites"]["b"] == {"crs": "new", "regions": ["T5", "t2"]}
+    with pytest.raises(DataError, match="site 't4' already"):  # which is of the other site
+        replace(tmp_path, piece("train", [8], region=["T4"]))
+    replace(tmp_path, piece("unlabelled", [9]), classmap=None)
+    assert values(tmp_path, "train") == [4, 6, 7]
+
+
+def test_a_split_with_series_of_the_replaced_regions_alone_goes(tmp_path):
+    add(tmp_path, piece("train", [1]), piece("eval", [2], region=["T1"]), site="B")
+    replace(tmp_path, piece("train", [3]))
+    assert values(tmp_path, "train") == [3] and not (tmp_path / "2019" / "eval").exists()
+
+
 def test_a_replacement_that_fails_leaves_the_old_series(tmp_path):
     add(tmp_path, piece("train", [1]), site="B")
     before = everything(tmp_path)
@@ -285,6 +307,41 @@ def test_a_process_killed_at_any_step_leaves_the_old_series_of_a_site_or_the_new
             break
     assert outcomes[0] == (signal.SIGKILL, False) and outcomes[-1] == (0, True)
     assert outcomes.count((signal.SIGKILL, True)) >= 4
+
+
+def test_a_process_killed_at_any_step_leaves_all_years_grown_or_none(tmp_path):
+    outcomes = []
+    for step in range(1, 20):
+        root = tmp_path / str(step)
+        add(root, piece("train", [1]), site="A")
+        years = {2018: [piece("train", [2])], 2019: [piece("train", [3]), piece("eval", [4])]}
+        ended = die_at_renaming(
+            step, lambda root=root, years=years: add_years(root, years, site="B", classmap=TWO, meta={})
+        )
+        settle(root)
+        grown = values(root, "train") == [1, 3]
+        assert (root / "2018" / "train").exists() == (root / "2019" / "eval").exists() == grown
+        outcomes.append((ended, grown))
+        if ended == 0:
+            break
+    assert outcomes[0] == (signal.SIGKILL, False) and outcomes[-1] == (0, True)
+    assert outcomes.count((signal.SIGKILL, True)) >= 3
+    assert values(tmp_path / str(len(outcomes)), "train", 2018) == [2]
+
+
+def test_years_are_added_together_or_not_at_all(tmp_path):
+    add(tmp_path, piece("train", [1]), site="A")
+    before = everything(tmp_path)
+    for bad in ([], [piece("train", [3], label=[-1])]):
+        with pytest.raises(DataError):
+            add_years(tmp_path, {2018: [piece("train", [2])], 2019: bad}, site="B", classmap=TWO, meta={})
+        assert everything(tmp_path) == before
+    years = {2018: [piece("train", [2, 3])], 2019: [piece("eval", [4])]}
+    found = add_years(tmp_path, years, site="B", classmap=TWO, meta={})
+    assert found == {2018: {"train": 2}, 2019: {"eval": 1}}
+    with pytest.raises(DataError, match="2018/train: has series of the site 'B' already"):
+        add_years(tmp_path, {2017: [piece("train", [5])], 2018: [piece("train", [5])]}, site="B", classmap=TWO, meta={})
+    assert not (tmp_path / "2017").exists()
 
 
 def test_two_processes_do_not_write_at_once(tmp_path):

@@ -209,6 +209,24 @@ def test_a_second_table_is_added_with_the_same_classes_and_a_second_time_refused
     assert "series of the site 'b' already" in capsys.readouterr().err
 
 
+def test_a_table_is_replaced_with_overwrite(tmp_path):
+    first, second = some_observed(6, DAYS), some_observed(4, DAYS, seed=1)
+    later = [one._replace(id=f"q{one.id}", days=[day.replace(year=2020) for day in DAYS]) for one in first]
+    other = [one._replace(id=f"r{one.id}") for one in some_observed(3, DAYS, seed=2)]
+    regions = {"county": np.repeat(["Adams", "Harvey"], 18)}
+    prepare(save(long_table(first + later).assign(**regions), tmp_path / "a.csv"), tmp_path / "root", *COUNTY)
+    prepare(save(long_table(other), tmp_path / "b.csv"), tmp_path / "root")
+    changed = long_table(second).assign(county="Reno")
+    prepare(save(changed, tmp_path / "a.csv"), tmp_path / "root", *COUNTY, "--overwrite")
+    found = contents(tmp_path / "root")
+    assert set(found) == {one.id for one in second} | {one.id for one in other}
+    assert all(found[one.id][1] == one.bands.tolist() and found[one.id][3]["region"] == "Reno" for one in second)
+    assert set(contents(tmp_path / "root", 2020)) == {one.id for one in later}  # a year that the new table lacks
+
+
+COUNTY = ("--region", "county")
+
+
 def test_regions_of_the_table(tmp_path):
     table = long_table(some_observed(6, DAYS)).assign(county=np.repeat(["Adams", "Harvey", "Adams"] * 2, 3))
     prepare(save(table, tmp_path / "t.csv"), tmp_path / "root", "--region", "county")

@@ -80,6 +80,17 @@ def test_bands_dates_labels_and_tiles(published, tmp_path, capsys):
     assert "B8 (nir) is missing: B8A (red4) stands in for it" in capsys.readouterr().out
 
 
+def test_a_second_time_is_refused_unless_it_replaces(published, tmp_path, capsys):
+    prepare(published, tmp_path / "root")
+    with pytest.raises(SystemExit):
+        prepare(published, tmp_path / "root")
+    assert "replace them with --overwrite" in capsys.readouterr().err
+    write_pixel(published / "33TVN" / "10" / "1.csv", values_of(5))
+    prepare(published, tmp_path / "root", "--overwrite")
+    found = series_of(tmp_path / "root")
+    assert len(found) == 18 and found["33TVN/10/1"][1][:, 0].tolist() == values_of(5)[:, 0].tolist()
+
+
 def test_whole_tiles_are_dealt(published, tmp_path):
     prepare(published, tmp_path / "root")
     splits = {(entry[3]["region"], entry[0]) for entry in series_of(tmp_path / "root").values()}
