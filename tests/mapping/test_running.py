@@ -15,7 +15,7 @@ import torch
 
 from mapping import running
 from mapping.parts import Parts
-from mapping.running import Job, MapInterrupted, cores, finished, read_ahead, run_here, run_processes
+from mapping.running import Job, MapInterrupted, cores, finished, run_here, run_processes
 from mapping.windows import Part
 
 COUNT = 12
@@ -66,72 +66,6 @@ def written(parts) -> list[int]:
     found = [parts.read(number) for number in range(COUNT)]
     assert all(part is None or (part.values == number).all() for number, part in enumerate(found))
     return [number for number, part in enumerate(found) if part is not None]
-
-
-# ---- reading ahead
-
-
-def test_one_window_is_read_while_another_is_classified():
-    read, at = [], {}
-
-    def reading(number):
-        read.append(number)
-        return f"{number}!", number
-
-    for number, text, same in read_ahead(iter([4, 7, 5, 6]), reading):
-        assert text == f"{number}!" and same == number
-        deadline = time.monotonic() + 5
-        expected = {4: 2, 7: 3, 5: 4, 6: 4}[number]
-        while len(read) < expected and time.monotonic() < deadline:
-            time.sleep(0.001)
-        time.sleep(0.02)
-        at[number] = len(read)
-    assert at == {4: 2, 7: 3, 5: 4, 6: 4} and list(at) == read == [4, 7, 5, 6]
-
-
-def test_reading_is_done_beside_this_thread_and_stops_with_it():
-    threads = set()
-
-    def reading(number):
-        threads.add(threading.current_thread())
-        time.sleep(0.02)
-        return (number,)
-
-    iterator = read_ahead(range(100), reading)
-    assert next(iterator) == (0, 0)
-    iterator.close()
-    assert len(threads) == 1 and threading.current_thread() not in threads
-    assert not any(thread.is_alive() for thread in threads)
-
-
-def test_a_window_that_is_waited_for_when_reading_ends_is_not_read(monkeypatch):
-    monkeypatch.setattr(running, "AHEAD", 50)
-    read, begun = [], threading.Event()
-
-    def reading(number):
-        read.append(number)
-        begun.set()
-        time.sleep(0.05)
-        raise OSError("no")
-
-    with pytest.raises(OSError):
-        next(read_ahead(range(51), reading))
-    assert len(read) < 5
-
-
-def test_what_fails_while_it_is_read_fails_when_its_turn_comes():
-    def reading(number):
-        return 1 // (3 - number), number
-
-    iterator, found = read_ahead(range(5), reading), []
-    with pytest.raises(ZeroDivisionError):
-        for first, *_ in iterator:
-            found.append(first)
-    assert found == [0, 1, 2]
-
-
-def test_nothing_to_read_is_nothing():
-    assert list(read_ahead([], None)) == []
 
 
 def test_windows_are_made_one_after_another(parts):
