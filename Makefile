@@ -10,8 +10,8 @@ demo: $(VENV)/.installed  ## pre-train briefly, fine-tune the shipped checkpoint
 test: $(VENV)/.installed  ## the whole test suite
 	$(BIN)/python -m pytest
 
-mutants: $(VENV)/.installed  ## break the training code one line at a time and see a test fail for each: takes hours
-	$(BIN)/python -m tests.mutants
+mutants: $(VENV)/.installed  ## break training and mapping one line at a time and see a test fail for each: takes hours
+	$(BIN)/python -m tests.mutants $(addprefix --file ,$(FILES))
 
 lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .

@@ -22,8 +22,8 @@ def allocate(
     Raises:
         DataError: `size` is below the number of classes, or above what the classes can take.
     """
-    pixels = np.asarray(pixels, dtype=np.int64)
-    most = pixels if most is None else np.asarray(most, dtype=np.int64)
+    pixels = np.asarray(pixels)
+    most = pixels if most is None else np.asarray(most)
     if not len(pixels) <= size <= most.sum():
         raise DataError(
             f"{size:,} points for a map of {len(pixels)} classes that can have {most.sum():,} points; expected at least"
@@ -34,7 +34,7 @@ def allocate(
         return _shared(size, alike, none, most)
     low = np.minimum(floor, most)
     if low.sum() > size:
-        low = _shared(max(size // 2, len(pixels)), alike, np.minimum(1, low), low)
+        low = _shared(max(size // 2, len(pixels)), alike, none, low)
     return _shared(size, pixels.astype(np.float64), low, most)
 
 

@@ -22,10 +22,10 @@ class Shard(NamedTuple):
     @classmethod
     def of(cls, text: str) -> Shard:
         """From "2/8", as an argument type."""
-        i, n = (int(number) for number in text.split("/"))
-        if not 1 <= i <= n:
-            raise argparse.ArgumentTypeError(f"{text}: expected i/n with i from 1 to n")
-        return cls(i, n)
+        i, _, n = text.partition("/")
+        if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+            raise argparse.ArgumentTypeError(f"{text}: expected i/n with i from 1 to n, as 2/8")
+        return cls(int(i), int(n))
 
 
 def odd(text: str) -> int:
@@ -65,6 +65,7 @@ def get_args(description: str, argv: list[str] | None = None) -> argparse.Namesp
 
 
 def _check(args: argparse.Namespace) -> None:
+    read = {"--images": args.images, "--grid": args.grid, "--within": args.within}
     for name, path in (("--out", args.out), ("--probabilities", args.probabilities)):
         if path is None:
             continue
@@ -72,6 +73,11 @@ def _check(args: argparse.Namespace) -> None:
             raise UsageError(f"{name} {path}: expected a name that ends in {' or '.join(SUFFIXES)}")
         if not path.parent.is_dir():
             raise UsageError(f"{name} {path}: there is no folder {path.parent}")
+        if path.is_dir():
+            raise UsageError(f"{name} {path}: is a folder; expected the name of a file")
+        for other, given in read.items():
+            if given is not None and path.resolve() == Path(given).resolve():
+                raise UsageError(f"{name} {path}: is {other} too, which would be lost; give another name")
         if args.images.is_dir() and path.resolve().is_relative_to(args.images.resolve()):
             raise UsageError(f"{name} {path}: lies among the images, and would be taken for one; give another folder")
     if args.probabilities and args.probabilities.resolve() == args.out.resolve():

@@ -75,7 +75,7 @@ def _file(file: str, header: Header) -> dict:
 def _stat(path: Path) -> dict:
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     stats = [file.stat() for file in files]
-    return {"bytes": sum(one.st_size for one in stats), "time_ns": max((one.st_mtime_ns for one in stats), default=0)}
+    return {"bytes": sum(one.st_size for one in stats), "time_ns": max(one.st_mtime_ns for one in stats)}
 
 
 def difference(old: dict[str, dict], new: dict[str, dict]) -> str | None:
@@ -93,8 +93,6 @@ def difference(old: dict[str, dict], new: dict[str, dict]) -> str | None:
 def _short(value: object) -> str:
     text = "none" if value is None else str(value)
     return text if len(text) <= 120 else f"{text[:117]}..."
-
-
 
 
 def digest(made_of: dict) -> str:

@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -96,9 +97,11 @@ def _refuse_existing(args: argparse.Namespace, parts: Parts) -> None:
     """An earlier map is not replaced without --overwrite; what a run wrote whose parts are still there is."""
     if args.overwrite:
         return
+    begun = parts.manifest.exists()
     given = [("--out", args.out, parts.is_finished())]
+    given += [("--out", args.out.with_name(name), begun) for name in _beside(args.out)]
     if args.probabilities:
-        given.append(("--probabilities", args.probabilities, parts.manifest.exists()))
+        given.append(("--probabilities", args.probabilities, begun))
     for name, path, ours in given:
         if path.exists() and not ours:
             raise UsageError(f"{name} {path}: exists; give --overwrite to replace it, or another name")
@@ -154,11 +157,16 @@ def _make(args: argparse.Namespace, job: Job, classifier: Classifier, parts: Par
     return []
 
 
+def _beside(out: Path) -> tuple[str, str, str]:
+    """Names of the category names, the style and the picture of a map."""
+    return f"{out.name}.aux.xml", f"{out.stem}.qml", f"{out.stem}.png"
+
+
 def _finish(args: argparse.Namespace, plan: Plan, parts: Parts, made_of: dict) -> None:
     """Write all files beside the parts, then give them their names, the map last."""
     out, whole, tags = args.out, parts.folder / args.out.name, _tags(plan, made_of)
     pixels = writing.write_map(plan, parts, whole, tags)
-    xml, style, picture = (f"{out.name}.aux.xml", f"{out.stem}.qml", f"{out.stem}.png")
+    xml, style, picture = _beside(out)
     write_text(parts.folder / xml, styles.auxiliary_xml(plan.classes))
     write_text(parts.folder / style, styles.qgis_style(plan.classes))
     beside = [xml, style]

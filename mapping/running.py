@@ -68,16 +68,16 @@ def run_processes(job: Job, parts: Parts, numbers: list[int], workers: int, done
     MapInterrupted: a process was killed.
     """
     context = get_context("spawn")
-    counters = context.Value("q", 0), context.Value("q", 0), context.Value("q", 0)
-    claimed, written, _ = counters
-    setup = (job, parts, numbers, workers, *counters)
+    claimed, written, started = (context.Value("q", 0) for _ in range(3))
+    stopped = context.RawValue("b", 0)
+    setup = (job, parts, numbers, workers, claimed, written, started, stopped)
     told = 0
     with ProcessPoolExecutor(workers, context, initializer=_start, initargs=setup) as pool:
         tasks = [pool.submit(_work) for _ in range(workers)]
         try:
             while True:
                 ready, waiting = wait(tasks, POLL, FIRST_EXCEPTION)
-                told, before = written.value, told
+                told, before = written.get_obj().value, told  # without the lock: who is killed may hold it
                 done(told - before)
                 for task in ready:
                     task.result()
@@ -86,13 +86,13 @@ def run_processes(job: Job, parts: Parts, numbers: list[int], workers: int, done
         except BrokenProcessPool:
             raise MapInterrupted("a worker process was killed, maybe for want of memory") from None
         finally:
-            claimed.value = len(numbers)  # no process begins another window
+            stopped.value = 1  # no process begins another window
 
 
 _state: tuple | None = None  # of a worker process
 
 
-def _start(job: Job, parts: Parts, numbers: list[int], workers: int, claimed, written, started) -> None:
+def _start(job: Job, parts: Parts, numbers: list[int], workers: int, claimed, written, started, stopped) -> None:
     """Prepare a worker process."""
     global _state
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
@@ -101,20 +101,20 @@ def _start(job: Job, parts: Parts, numbers: list[int], workers: int, claimed, wr
         place, started.value = started.value, started.value + 1
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     device = f"cuda:{place % gpus}" if gpus and job.device in (None, "cuda") else job.device
-    _state = job.load(distributed.start(device).device), job, parts, numbers, claimed, written
+    _state = job.load(distributed.start(device).device), job, parts, numbers, claimed, written, stopped
 
 
 def _work() -> None:
     """Make windows until none is left, or the parent is gone."""
-    classifier, job, parts, numbers, claimed, written = _state
-    for number, part in finished(job.plan, classifier, _claim(numbers, claimed)):
+    classifier, job, parts, numbers, claimed, written, stopped = _state
+    for number, part in finished(job.plan, classifier, _claim(numbers, claimed, stopped)):
         parts.write(number, part)
         with written.get_lock():
             written.value += 1
 
 
-def _claim(numbers: list[int], claimed) -> Iterator[int]:
-    while parent_process().is_alive():
+def _claim(numbers: list[int], claimed, stopped) -> Iterator[int]:
+    while parent_process().is_alive() and not stopped.value:
         with claimed.get_lock():
             place, claimed.value = claimed.value, claimed.value + 1
         if place >= len(numbers):

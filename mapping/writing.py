@@ -34,7 +34,7 @@ def write_map(plan: Plan, parts: Parts, path: Path, tags: dict[str, str]) -> dic
     Raises:
         DataError: a part is missing. MapInterrupted: GDAL cannot write the file.
     """
-    counts, by_code = Counter(outside=0, few=0, classified=0), np.zeros(plan.no_data + 1, np.int64)
+    counts, by_code = Counter(), np.zeros(plan.no_data + 1, np.int64)
 
     def values(number: int) -> np.ndarray:
         part = _part(parts, number)
@@ -92,7 +92,7 @@ def _geotiff(plan: Plan, parts: Parts, path: Path, count: int, dtype: str, no_da
         raise MapInterrupted(f"{path}: cannot be written ({reason}), is the disk full?") from None
     finally:
         with suppress(OSError):
-            plain.unlink(missing_ok=True)
+            plain.unlink()
 
 
 def _check_space(plan: Plan, path: Path, pixel_bytes: int) -> None:

@@ -75,6 +75,11 @@ def test_equal_numbers_go_on_where_a_class_has_too_few():
     assert allocate([5, 5, 5], 15, "equal").tolist() == [5, 5, 5]
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_of_classes_alike_the_first_ones_get_the_points_that_are_left(method):
+    assert allocate([10] * 60, 90, method, floor=1).tolist() == [2] * 30 + [1] * 30
+
+
 @pytest.mark.parametrize("size", [1, 16])
 def test_a_size_that_the_classes_cannot_give_is_refused(size):
     with pytest.raises(DataError, match=f"{size} points for a map of 2 classes that can have 15 points"):

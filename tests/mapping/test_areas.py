@@ -182,6 +182,21 @@ def test_a_class_with_one_sample_has_figures_without_intervals_and_counts_with_t
     np.testing.assert_allclose(found.area_ci95_ha[0], 10 * Z95 * np.sqrt(variance))
 
 
+def test_a_single_sample_counts_with_the_largest_variance_in_ratios_too():
+    with np.errstate(all="raise"):  # a warning would be seen
+        found = assess([[8, 2], [0, 1]], [800, 200], [8.0, 2.0])
+    observed, expected = 0.8 * 0.8 + 0.2, 0.8 * (0.8 * 0.8 + 0.2 * 0.2) + 0.2 * 0.2
+    hit, miss = (1 - expected) - np.array([0.8, 0.2]) * (1 - observed), -np.array([0.2, 0.8]) * (1 - observed)
+    first, second = (hit - miss) / (
+        1 - expected
+    ) ** 2  # by how much z of a sample that is right differs from a wrong one
+    np.testing.assert_allclose(found.kappa, (observed - expected) / (1 - expected))
+    variance = 0.8**2 * 0.8 * 0.2 / 9 * first**2 + 0.2**2 / 4 * second**2
+    np.testing.assert_allclose(found.kappa_ci95, Z95 * np.sqrt(variance))
+    assert found.producers[0] == 1
+    np.testing.assert_allclose(found.producers_ci95[0], Z95 * 0.2 * 0.5 / 0.64)
+
+
 def test_a_class_of_one_pixel_has_too_few_samples():
     assert assess([[8, 2], [0, 1]], [800, 1], [8.0, 0.01]).too_few.tolist() == [False, True]
 
@@ -237,3 +252,11 @@ def test_more_samples_of_the_same_fractions_give_narrower_intervals(sample, fact
 def test_what_is_no_sample_of_the_map_is_refused(matrix, pixels, reason):
     with pytest.raises(ValueError, match=reason):
         assess(matrix, pixels, np.array(pixels, dtype=float))
+
+
+@pytest.mark.parametrize(
+    "shapes", [((2, 3), 2, 2), ((3, 3), 2, 2), ((2, 2), 2, 3), ((2, 2), 3, 2), ((2, 2), 2, (2, 1))]
+)
+def test_arrays_of_other_shapes_are_refused(shapes):
+    with pytest.raises(ValueError, match="shapes .* expected"):
+        assess(*(np.ones(shape, int) for shape in shapes))

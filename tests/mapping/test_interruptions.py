@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import resource
 import shutil
 import signal
+import threading
+import time
 
+import numpy as np
 import pytest
 import rasterio
 
+from mapping import running
 from mapping.parts import Parts
 from mapping.windows import Plan
 from tests.support.image_files import make_scene, write_dated
 from tests.support.map_runs import die_at, in_child, make_map, read_map, save_model
+from utils.files import PARTIAL
 
 OPTIONS = ("--window", 16, "--smooth", 3)
 WINDOWS = 4
@@ -93,6 +99,53 @@ def test_a_run_killed_after_the_map_has_its_name_is_finished_by_the_same_command
     assert (tmp_path / "map.tif").exists() and (tmp_path / "map.tif.parts").exists()
     make_map(model, images, tmp_path / "map.tif", *OPTIONS, "--probabilities", tmp_path / "p.tif")
     assert files_in(tmp_path) == whole
+
+
+def test_a_run_killed_ten_times_at_random_makes_the_same_files(whole, images, model, tmp_path):
+    folder = tmp_path / "results"
+    command = (model, images, folder / "map.tif", *OPTIONS, "--probabilities", folder / "p.tif")
+    start = time.monotonic()
+    make_map(*command)
+    longest, random, kills = time.monotonic() - start, np.random.default_rng(7), 0
+    while True:
+        if (folder / "map.tif").exists() and not Parts(folder / "map.tif").folder.exists():  # it is done
+            for path in folder.glob(f".*{PARTIAL}*"):  # what the killed ones could not remove
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            assert files_in(folder) == whole
+            if kills >= 10:
+                break
+            shutil.rmtree(folder)
+        wait = random.uniform(0, longest) if kills < 10 else None
+        code = in_child(lambda: make_map(*command), killed_after=wait)
+        assert code in (0, -signal.SIGKILL)
+        kills += code != 0
+
+
+def test_a_process_of_several_that_is_killed_interrupts_the_run_which_is_continued(model, tmp_path, capfd, monkeypatch):
+    """The same command makes the same file then, of the parts that the others had finished."""
+    folder, out = tmp_path / "images", tmp_path / "map.tif"
+    write_dated(folder, make_scene(4, days=12, height=64, width=64))
+    command = (model, folder, out, "--window", 16, "--workers", 2)
+
+    def kill():
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not list(Parts(out).folder.glob("0*.part")):
+            time.sleep(0.002)
+        os.kill(multiprocessing.active_children()[-1].pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    line = failed(capfd, 1, *command)
+    thread.join()
+    assert "a worker process was killed, maybe for want of memory; finished windows are kept in" in line
+    assert "the same command continues" in line and not out.exists()
+    kept = set(range(16)) - set(Parts(out).missing(16))
+    assert kept
+    monkeypatch.setattr(running, "get_context", lambda method: multiprocessing.get_context("fork"))  # starts faster
+    make_map(*command)
+    expected = make_map(model, folder, tmp_path / "expected.tif", "--window", 16)
+    assert out.read_bytes() == expected.read_bytes()
+    assert sorted(path.name for path in tmp_path.glob("*map.tif*")) == ["map.tif", "map.tif.aux.xml"]
 
 
 @pytest.fixture

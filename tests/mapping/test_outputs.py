@@ -15,7 +15,6 @@ from rasterio.enums import ColorInterp
 
 from datasets.classmap import CDL20, ClassMap, write_classmap
 from mapping.legend import Entry, read_legend
-from mapping.tiff import unmark_alpha
 from tests.support.image_files import ORIGIN, UTM, make_scene, write_dated
 from tests.support.map_runs import make_map, read_map, save_model, undecided
 
@@ -67,6 +66,12 @@ def test_it_is_a_valid_cog(name, made):
     places = [one["at"] for one in directories(made / name)]
     assert len(places) == 2 and places[0] < places[1] < overview < min(offsets) and offsets == sorted(offsets)
     assert count == (2 if name == "map.tif" else 21)
+
+
+@pytest.mark.parametrize("name", ["map.tif", "p.tif"])
+def test_rio_cogeo_finds_nothing_wrong_with_it(name, made):
+    validate = pytest.importorskip("rio_cogeo.cogeo").cog_validate
+    assert validate(made / name, strict=True) == (True, [], [])
 
 
 def test_overviews_take_the_class_that_most_pixels_have(made):
@@ -225,23 +230,3 @@ def test_a_checkpoint_without_a_class_map_needs_one(tmp_path, no_figures, capsys
     save_model(tmp_path / "with.pth")
     expected = make_map(tmp_path / "with.pth", tmp_path / "images", tmp_path / "expected.tif")
     assert (read_map(out) == read_map(expected)).all()
-
-
-@pytest.mark.parametrize("big", ["NO", "YES"])
-@pytest.mark.parametrize("order", ["LITTLE", "BIG"])
-def test_alpha_is_unmarked_in_every_kind_of_tiff(big, order, tmp_path):
-    options = {"BIGTIFF": big, "ENDIANNESS": order}
-    values = np.random.default_rng(0).integers(0, 9, (2, 64, 64), np.uint8)
-    profile = {"width": 64, "height": 64, "count": 2, "dtype": "uint8", "crs": UTM, "transform": ORIGIN}
-    path = tmp_path / "a.tif"
-    with rasterio.open(path, "w", driver="GTiff", alpha="YES", photometric="MINISBLACK", **profile, **options) as file:
-        file.write(values)
-        file.build_overviews([2, 4])
-    for level in (None, 0, 1):
-        with rasterio.open(path, **({} if level is None else {"overview_level": level})) as file:
-            assert file.colorinterp[1] == ColorInterp.alpha
-    unmark_alpha(path)
-    for level in (None, 0, 1):
-        with rasterio.open(path, **({} if level is None else {"overview_level": level})) as file:
-            assert file.colorinterp[1] == ColorInterp.undefined
-    np.testing.assert_array_equal(read_map(path), values)

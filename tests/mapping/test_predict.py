@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from mapping import running
 from tests.support.image_files import FORMS, ORIGIN, Scene, make_scene, write_dated, write_tif
 from tests.support.map_runs import NO_DATA, alone, expected_map, make_map, read_map, save_model, undecided
 
@@ -76,6 +81,32 @@ def test_several_processes_make_the_same_file(images, model, tmp_path):
     one = make_map(model, images, tmp_path / "one" / "map.tif", "--window", 16)
     two = make_map(model, images, tmp_path / "two" / "map.tif", "--window", 16, "--workers", 2)
     assert one.read_bytes() == two.read_bytes()
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_map_is_what_the_classifier_predicts_however_it_is_made(model, tmp_path_factory, data):
+    """Any scene, form of the images, order of the dates on the disk, windows, processes and shards."""
+    height, width = 2 * data.draw(st.integers(1, 11)), 2 * data.draw(st.integers(1, 11))
+    scene = make_scene(data.draw(st.integers(0, 99)), data.draw(st.integers(1, 6)), height, width, gaps=0.4)
+    folder, form = tmp_path_factory.mktemp("any"), data.draw(st.sampled_from([*FORMS, "shuffled", "shuffled"]))
+    if form == "shuffled":
+        for i, place in enumerate(data.draw(st.permutations(range(len(scene.dates))))):
+            write_tif(folder / "images" / f"{i}" / f"S2_{scene.dates[place]}.tif", scene.values[place])
+        options = {}
+    else:
+        options = FORMS[form](folder / "images", scene)
+    words = [f"--{name}={value}" for name, value in options.items()] + ["--window", data.draw(st.integers(16, 24))]
+    shards, workers = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "get_context", lambda method: multiprocessing.get_context("fork"))
+        patch.setattr(running, "POLL", 0.02)
+        for i in data.draw(st.permutations(range(1, shards + 1))) if shards > 1 else ():
+            part = ("--part", f"{i}/{shards}", "--workers", workers)
+            make_map(model, folder / "images", folder / "map.tif", *words, *part)
+        last = ("--merge",) if shards > 1 else ("--workers", workers)
+        found = read_map(make_map(model, folder / "images", folder / "map.tif", *words, *last))
+    np.testing.assert_array_equal(found, expected_map(undecided(), scene.pixels(), (height, width)))
 
 
 def test_pixels_with_fewer_observations_are_no_data(scene, images, model, expected, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +67,7 @@ def alone(classifier: Classifier, pixels: Pixels) -> np.ndarray:
         store = Store(Path("x"), "x", {}, pixels.bands[part], pixels.doy[part], np.array([0, length]))
         found += list(classifier.predict(SeriesSet.whole(store), draws=0))
         first += length
-    return torch.cat(found).exp().numpy()
+    return torch.cat(found).exp().numpy() if found else np.zeros((0, classifier.num_classes), np.float32)
 
 
 def expected_map(classifier: Classifier, pixels: Pixels, shape: tuple[int, int]) -> np.ndarray:
@@ -78,8 +79,9 @@ def expected_map(classifier: Classifier, pixels: Pixels, shape: tuple[int, int])
     return values
 
 
-def in_child(work: Callable[[], object]) -> int:
-    """Do the work in a forked process; returns its exit code, or minus the number of the signal that ended it."""
+def in_child(work: Callable[[], object], killed_after: float | None = None) -> int:
+    """Do the work in a forked process, which may be killed after so many seconds; returns its exit code, or minus the
+    number of the signal that ended it."""
     child = os.fork()
     if not child:
         code = 70  # of an exception
@@ -92,6 +94,9 @@ def in_child(work: Callable[[], object]) -> int:
             traceback.print_exc()
         finally:
             os._exit(code)
+    if killed_after is not None:
+        time.sleep(killed_after)
+        os.kill(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
