@@ -145,7 +145,6 @@ class Training:
         world, augment, start = self.world, self.streams.augment, time.monotonic()
         batches = self.batches(self.streams.order(epoch, len(self.data)))
         sums = torch.zeros(3, dtype=torch.float64, device=world.device)  # loss, hits, series
-        self.model.train()
         train_mode(self.network, self.is_frozen)
         for step, (series, labels) in enumerate(self.data.stream(batches)):
             position = epoch * len(batches) + step
