@@ -19,7 +19,7 @@ from datasets.simulate import ensure_default
 from datasets.store import SeriesSet
 from moco.loader import PUBLISHED, STRONGER, two_views
 from models import NETWORKS, build_model, canonical_name, model_class
-from pretraining import PRETEXTS
+from pretraining import PRETEXTS, add_arguments
 from pretraining.data import PretrainingData
 from pretraining.progress import EpochBar
 from pretraining.resume import ADVICE, RunState, hint
@@ -71,6 +71,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--aug-plus", action="store_true", help="views that differ more: twice the noise, removal of 40 %%")
     add("--bn-splits", type=options.at_least(1), default=1, help="sub-batches of the shuffled batch normalisation")
     add("--patience", type=options.at_least(1), default=PATIENCE, help="epochs without a better held-out loss")
+    add_arguments(parser)
     args = parser.parse_args(argv)
     args.model = canonical_name(args.model)
     if args.model not in NETWORKS:

@@ -11,16 +11,21 @@ A pretext is an ``nn.Module`` that learns an encoder without labels. The trainin
     after_step(output)          called after the optimizer step, with what forward returned
     evaluate(views, precision, world)   held-out "loss", and figures of the same names; changes nothing
 
-To add one, write a module that builds it and enter it in ``PRETEXTS``.
+To add one, write a module with its NAME, ``add_arguments(parser)`` and ``build(encoder, augment, options)``, and enter
+it in ``MODULES``.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 
 from torch import nn
 
 from moco.builder import MoCo
+from pretraining import barlow, bert, simclr
+
+MODULES = (simclr, barlow, bert)
 
 
 def build_moco(encoder: nn.Module, augment: Callable, options: dict) -> MoCo:
@@ -38,4 +43,13 @@ def build_moco(encoder: nn.Module, augment: Callable, options: dict) -> MoCo:
 
 
 # name -> function of (encoder, two views of (series, generator), the command line's options by name)
-PRETEXTS: dict[str, Callable[[nn.Module, Callable, dict], nn.Module]] = {"moco": build_moco}
+PRETEXTS: dict[str, Callable[[nn.Module, Callable, dict], nn.Module]] = {
+    "moco": build_moco,
+    **{module.NAME: module.build for module in MODULES},
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the pretexts but MoCo, whose options are the published ones of main_moco.py."""
+    for module in MODULES:
+        module.add_arguments(parser)

@@ -9,7 +9,10 @@ import torch
 from torch import nn
 
 from pretraining import PRETEXTS
-from tests.support.runs import checkpoint, column, pretrain, rows, same, train, weights
+from tests.support import shared_losses
+from tests.support.ranks import run_on_two
+from tests.support.runs import SMALL, checkpoint, column, pretrain, rows, same, train, weights
+from utils.runtime.distributed import World
 
 
 class Agreement(nn.Module):
@@ -65,3 +68,66 @@ def test_a_checkpoint_of_another_pretext_is_not_resumed(data_root, tmp_path, agr
     with pytest.raises(SystemExit, match="2"):
         pretrain(data_root, tmp_path, "--rc", "--use-doy", "-e", 2, "--resume", path)
     assert "--pretext moco here, agreement in the checkpoint" in capsys.readouterr().err
+
+
+RUNS = {
+    "simclr": ("P_SimCLRTransformerModel_RC_2019_doy", "F_Si_STNet", "train_top1"),
+    "barlow": ("P_BarlowTransformerModel_RC_2019_doy", "F_Ba_STNet", "train_agreement"),
+    "bert": ("P_BERTTransformerModel_RC_2019_doy", "F_BE_STNet", "train_restored"),
+}
+
+
+@pytest.mark.parametrize("pretext", RUNS)
+def test_a_pretext_learns_resumes_exactly_and_is_fine_tuned(data_root, tmp_path, pretext, capsys):
+    name, tuned_name, figure = RUNS[pretext]
+    flags = ("--pretext", pretext, "--rc", "--use-doy", "-lr", "0.003")
+    whole = pretrain(data_root, tmp_path / "whole", *flags, "-e", 6)
+    assert whole.name == name
+    assert column(whole, "valid_loss")[-1] < column(whole, "valid_loss")[0]
+    assert column(whole, figure)[-1] > column(whole, figure)[0]
+    part = pretrain(data_root, tmp_path / "part", *flags, "-e", 2)
+    resumed = pretrain(data_root, tmp_path / "part", *flags, "-e", 6, "--resume", part / "model_last.pth")
+    assert rows(resumed) == rows(whole) and same(weights(resumed), weights(whole))
+    assert checkpoint(whole)["pretext"] == pretext
+    capsys.readouterr()
+    tuned = train(data_root, tmp_path / "tuned", "--rc", "--pretrained", whole / "model_best.pth")
+    trunk = [key for key in weights(tuned, "model_best.pth") if not key.startswith("decoder.")]
+    assert tuned.name.startswith(tuned_name) and f"took {len(trunk)} tensors" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("pretext", "option"), [("simclr", "t"), ("barlow", "weight"), ("bert", "noise")])
+def test_other_settings_of_a_pretext_are_not_resumed(data_root, tmp_path, pretext, option, capsys):
+    flags = ("--pretext", pretext, "--rc", "--use-doy")
+    path = pretrain(data_root, tmp_path, *flags) / "model_last.pth"
+    with pytest.raises(SystemExit, match="2"):
+        pretrain(data_root, tmp_path, *flags, "-e", 2, "--resume", path, f"--{pretext}-{option}", 0.25)
+    assert f"--{pretext}-{option} 0.25 here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pretext", RUNS)
+def test_a_pretext_trains_in_bf16_and_with_padding(data_root, tmp_path, pretext):
+    folder = pretrain(data_root, tmp_path, "--pretext", pretext, "--use-doy", "--amp", "bf16", "-e", 2)
+    assert all(abs(loss) < 1e4 for loss in column(folder, "train_loss") + column(folder, "valid_loss"))
+
+
+def test_bert_refuses_a_network_without_features_of_observations(data_root, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        pretrain(data_root, tmp_path, "--pretext", "bert", "--rc", model="tempcnn")
+    assert "choose transformer or stnet" in capsys.readouterr().err
+
+
+def test_two_ranks_have_the_loss_and_the_gradient_of_one_process(tmp_path):
+    """The loss is over the batches of both, and the gradient what DDP makes of theirs."""
+    run_on_two([("tests.support.shared_losses", [tmp_path])], tmp_path)
+    for rank in range(2):
+        for name, (loss, gradient) in torch.load(tmp_path / f"{rank}.pth").items():
+            expected = shared_losses.computed(name, World())
+            assert loss.item() == pytest.approx(expected[0].item(), rel=1e-5)
+            torch.testing.assert_close(gradient, expected[1], rtol=1e-4, atol=1e-6)
+
+
+def test_pretexts_train_on_two_ranks(data_root, tmp_path):
+    flags = ("--rc", "--use-doy", "--useall", "-e", 2, *SMALL, "--datapath", data_root, "-l", tmp_path)
+    run_on_two([("main_moco", ["transformer", "--pretext", name, *flags]) for name in RUNS], tmp_path)
+    for folder in (tmp_path / name for name, _, _ in RUNS.values()):
+        assert len(rows(folder)) == 2 and all(loss < 1e4 for loss in column(folder, "valid_loss"))

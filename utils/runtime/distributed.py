@@ -161,6 +161,20 @@ def gather(part: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def gather_with_gradient(part: Tensor) -> Tensor:
+    """``gather`` for a loss over the batches of all ranks, which every rank computes as a whole.
+
+    A rank has the gradient of its own rows alone, times the number of ranks: DDP then takes the mean over ranks, which
+    is the gradient of the loss.
+    """
+    rank, size = rank_and_size()
+    if size == 1:
+        return part
+    parts = list(gather(part.detach()).chunk(size))
+    parts[rank] = part.detach() + size * (part - part.detach())
+    return torch.cat(parts)
+
+
 def shared_permutation(count: int, device: torch.device) -> Tensor:
     """A random order of ``count`` items, the same on every rank."""
     order = torch.randperm(count, device=device)
