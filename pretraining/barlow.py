@@ -1,5 +1,4 @@
-"""Barlow Twins on series: the pretext ``BarlowTwins``, which makes features that agree between views and are not
-redundant.
+"""Barlow Twins on series: the pretext ``BarlowTwins``; features agree between views and are not redundant.
 
 J. Zbontar, L. Jing, I. Misra, Y. LeCun and S. Deny, "Barlow Twins: self-supervised learning via redundancy reduction",
 ICML 2021. The views are those of SITS-MoCo. It needs no negatives, so small batches do.
@@ -8,34 +7,22 @@ ICML 2021. The views are those of SITS-MoCo. It needs no negatives, so small bat
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from datasets.transforms import ModelInput, Series
 from models.layers import BatchNorm
+from pretraining.joint import JointEmbedding, Output
 from utils import options
-from utils.precision import Precision
-from utils.runtime.distributed import World, gather_with_gradient
 
 NAME = "barlow"
 
 
-class Output(NamedTuple):
-    """loss (); agreement (), the mean correlation of a feature between the two views (1 is the aim)."""
-
-    loss: Tensor
-    agreement: Tensor
-
-    @property
-    def figures(self) -> dict[str, Tensor]:
-        return {"agreement": self.agreement}
-
-
-class BarlowTwins(nn.Module):
+class BarlowTwins(JointEmbedding):
     """An encoder with a projector, trained so that the cross-correlation of two views is the identity matrix.
+
+    Its figure is agreement, the mean correlation of a feature between the two views (1 is the aim).
 
     Args:
         encoder: a network with ``num_features`` and a ``decoder``, which is replaced by the projector.
@@ -46,41 +33,16 @@ class BarlowTwins(nn.Module):
     name, run_name = NAME, "Barlow"
 
     def __init__(self, encoder: nn.Module, augment: Callable, *, dim: int = 512, weight: float = 0.005):
-        super().__init__()
-        self.augment, self.dim, self.weight = augment, dim, weight
-        encoder.decoder = projector(encoder.num_features, dim)
-        self.encoder_q = encoder
+        super().__init__(encoder, augment, projector(encoder.num_features, dim))
+        self.dim, self.weight = dim, weight
 
     def identity(self) -> dict:
         """The settings of the pretext, by which a checkpoint is recognised."""
         return {"dim": self.dim, "weight": self.weight}
 
-    def views(self, series: Series, generator: Generator) -> tuple[ModelInput, ModelInput]:
-        """Two random views of each series."""
-        return self.augment(series, generator)
-
-    def before_step(self) -> None:
-        """Nothing comes before a step."""
-
-    def forward(self, first: tuple, second: tuple) -> Output:
-        """The loss of two views of the batches of all ranks."""
-        projections = (gather_with_gradient(self.encoder_q(view).float()) for view in (first, second))
-        return Output(*redundancy(*projections, self.weight))
-
-    def after_step(self, output: Output) -> None:
-        """Nothing comes after a step."""
-
-    @torch.no_grad()
-    def evaluate(self, views: Iterable[tuple], precision: Precision, world: World) -> dict[str, float]:
-        """Loss and agreement of two views of all held-out series."""
-        first, second = [], []
-        for pair in views:
-            with precision.autocast():
-                for found, view in zip((first, second), pair, strict=True):
-                    found.append(self.encoder_q(view).float())
-        first, second = (world.all_gather(torch.cat(part)) for part in (first, second))
+    def compare(self, first: Tensor, second: Tensor) -> Output:
         loss, agreement = redundancy(first, second, self.weight)
-        return {"loss": loss.item(), "agreement": agreement.item()}
+        return Output(loss, {"agreement": agreement})
 
 
 def projector(num_features: int, dim: int) -> nn.Sequential:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 
 from datasets.draws import Source, uniform
 from datasets.transforms import ModelInput, Series, real_observations, standardise, to_length, vegetation_weight
+from pretraining.joint import Output
 from utils import options
 from utils.errors import UsageError
 from utils.precision import Precision
@@ -23,23 +23,13 @@ from utils.runtime.distributed import World
 NAME = "bert"
 
 
-class Output(NamedTuple):
-    """loss (); restored (), the fraction of the noise's mean square that the network removes."""
-
-    loss: Tensor
-    restored: Tensor
-
-    @property
-    def figures(self) -> dict[str, Tensor]:
-        return {"restored": self.restored}
-
-
 class BERT(nn.Module):
     """An encoder of observations with a linear head that restores what noise has changed.
 
     Each observation is contaminated with ``probability``, half of them by noise from [0, noise) and half by noise from
     (-noise, 0] in reflectance, drawn for each band. The loss is the mean squared error of the contaminated
-    observations, in standardised reflectance.
+    observations, in standardised reflectance. Its figure is restored, the fraction of the noise's mean square that the
+    network removes.
 
     Args:
         encoder: a network with ``encode``; its ``decoder`` is replaced by the head.
@@ -48,9 +38,7 @@ class BERT(nn.Module):
 
     name, run_name = NAME, "BERT"
 
-    def __init__(
-        self, encoder: nn.Module, *, size: int, method: str, probability: float = 0.15, noise: float = 0.5
-    ):
+    def __init__(self, encoder: nn.Module, *, size: int, method: str, probability: float = 0.15, noise: float = 0.5):
         super().__init__()
         if not hasattr(encoder, "encode"):
             raise UsageError(
@@ -76,7 +64,7 @@ class BERT(nn.Module):
         """The loss of restoring the chosen observations of a view."""
         count = chosen.sum().clamp(min=1)
         loss, noise = (total / count for total in self.errors(view, true, chosen))
-        return Output(loss, 1 - loss.detach() / noise.clamp(min=1e-12))
+        return Output(loss, {"restored": 1 - loss.detach() / noise.clamp(min=1e-12)})
 
     def errors(self, view: tuple, true: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Sums over the chosen observations of the mean squared error, as restored and as contaminated, each ()."""

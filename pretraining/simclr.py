@@ -7,35 +7,23 @@ representations", ICML 2020. The views are those of SITS-MoCo; the negatives are
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasets.transforms import ModelInput, Series
 from moco.builder import held_out_contrast, projection_head, unit
+from pretraining.joint import JointEmbedding, Output
 from utils import options
-from utils.precision import Precision
-from utils.runtime.distributed import World, gather_with_gradient
 
 NAME = "simclr"
 
 
-class Output(NamedTuple):
-    """loss (); top1 (), the fraction of views whose most similar view is the other one of the same series."""
-
-    loss: Tensor
-    top1: Tensor
-
-    @property
-    def figures(self) -> dict[str, Tensor]:
-        return {"top1": self.top1}
-
-
-class SimCLR(nn.Module):
+class SimCLR(JointEmbedding):
     """An encoder with an MLP head, trained by the NT-Xent loss (Chen et al. 2020, section 2.1).
+
+    Its figure is top1, the fraction of views whose most similar view is the other one of the same series.
 
     Args:
         encoder: a network with ``num_features`` and a ``decoder``, which is replaced by the projection head.
@@ -46,44 +34,25 @@ class SimCLR(nn.Module):
     name, run_name = NAME, "SimCLR"
 
     def __init__(self, encoder: nn.Module, augment: Callable, *, dim: int = 128, T: float = 0.1):
-        super().__init__()
-        self.augment, self.dim, self.T = augment, dim, T
-        encoder.decoder = projection_head(encoder.num_features, dim, mlp=True)
-        self.encoder_q = encoder
+        super().__init__(encoder, augment, projection_head(encoder.num_features, dim, mlp=True))
+        self.dim, self.T = dim, T
 
     def identity(self) -> dict:
         """The settings of the pretext, by which a checkpoint is recognised."""
         return {"dim": self.dim, "T": self.T}
 
-    def views(self, series: Series, generator: Generator) -> tuple[ModelInput, ModelInput]:
-        """Two random views of each series."""
-        return self.augment(series, generator)
-
-    def before_step(self) -> None:
-        """Nothing comes before a step."""
-
-    def forward(self, first: tuple, second: tuple) -> Output:
-        """The loss of two views of a batch, among the views of all ranks."""
-        projections = (gather_with_gradient(self.project(view)) for view in (first, second))
-        return Output(*nt_xent(*projections, self.T))
-
     def project(self, view: tuple) -> Tensor:
         """Projections (B, dim) of a view, of length 1."""
         return unit(self.encoder_q(view))
 
-    def after_step(self, output: Output) -> None:
-        """Nothing comes after a step."""
+    def compare(self, first: Tensor, second: Tensor) -> Output:
+        loss, top1 = nt_xent(first, second, self.T)
+        return Output(loss, {"top1": top1})
 
-    @torch.no_grad()
-    def evaluate(self, views: Iterable[tuple], precision: Precision, world: World) -> dict[str, float]:
-        """Loss and top1 of finding the second view of each held-out series among those of the others."""
-        first, second = [], []
-        for pair in views:
-            with precision.autocast():
-                for found, view in zip((first, second), pair, strict=True):
-                    found.append(self.project(view))
-        first, second = (world.all_gather(torch.cat(part)) for part in (first, second))
-        return dict(zip(("loss", "top1"), held_out_contrast(first, second, self.T), strict=True))
+    def compare_held_out(self, first: Tensor, second: Tensor) -> Output:
+        """Of finding the second view of each series among those of the others; comparable between epochs and data."""
+        loss, top1 = held_out_contrast(first, second, self.T)
+        return Output(loss, {"top1": top1})
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

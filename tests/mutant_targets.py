@@ -23,6 +23,7 @@ TARGETS = {
     "pretraining/data.py": (*_MOCO, *_PRETRAINING, *_RUNS),
     "pretraining/step.py": ("tests/pretraining/test_step.py", *_MOCO, *_RUNS),
     "pretraining/resume.py": (*_PRETRAINING, "tests/pretraining/test_same_run.py", *_MOCO, *_RUNS),
+    "pretraining/joint.py": tuple(f"tests/pretraining/test_{name}.py" for name in ("simclr", "barlow", "pretexts")),
     "pretraining/simclr.py": ("tests/pretraining/test_simclr.py", "tests/pretraining/test_pretexts.py"),
     "pretraining/barlow.py": ("tests/pretraining/test_barlow.py", "tests/pretraining/test_pretexts.py"),
     "pretraining/bert.py": ("tests/pretraining/test_bert.py", "tests/pretraining/test_pretexts.py"),

@@ -1,0 +1,72 @@
+"""What pretexts that compare two views of the same batch have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from datasets.transforms import ModelInput, Series
+from utils.precision import Precision
+from utils.runtime.distributed import World, gather_with_gradient
+
+
+class Output(NamedTuple):
+    """The loss () of a batch, and further numbers () for the log by name."""
+
+    loss: Tensor
+    figures: dict[str, Tensor]
+
+
+class JointEmbedding(nn.Module):
+    """Projects two random views of each series and compares them over the batches of all ranks.
+
+    Args:
+        encoder: a network with a ``decoder``, which is replaced by ``head``.
+        augment: makes two views, each the model input of the whole batch, of (series, generator).
+    """
+
+    def __init__(self, encoder: nn.Module, augment: Callable, head: nn.Module):
+        super().__init__()
+        self.augment = augment
+        encoder.decoder = head
+        self.encoder_q = encoder
+
+    def project(self, view: tuple) -> Tensor:
+        """Projections (B, dim) of a view, in float32."""
+        return self.encoder_q(view).float()
+
+    def compare(self, first: Tensor, second: Tensor) -> Output:
+        """Loss and figures of the projections (N, dim) of two views."""
+        raise NotImplementedError
+
+    def compare_held_out(self, first: Tensor, second: Tensor) -> Output:
+        """The same of all held-out series."""
+        return self.compare(first, second)
+
+    def views(self, series: Series, generator: Generator) -> tuple[ModelInput, ModelInput]:
+        """Two random views of each series."""
+        return self.augment(series, generator)
+
+    def before_step(self) -> None:
+        """Nothing comes before a step."""
+
+    def forward(self, first: tuple, second: tuple) -> Output:
+        """Compare two views of a batch."""
+        return self.compare(*(gather_with_gradient(self.project(view)) for view in (first, second)))
+
+    def after_step(self, output: Output) -> None:
+        """Nothing comes after a step."""
+
+    @torch.no_grad()
+    def evaluate(self, views: Iterable[tuple], precision: Precision, world: World) -> dict[str, float]:
+        """Loss and figures of two views of all held-out series; changes nothing."""
+        projections = []
+        for pair in views:
+            with precision.autocast():
+                projections.append([self.project(view) for view in pair])
+        first, second = (world.all_gather(torch.cat(part)) for part in zip(*projections, strict=True))
+        found = self.compare_held_out(first, second)
+        return {"loss": float(found.loss), **{name: float(value) for name, value in found.figures.items()}}
