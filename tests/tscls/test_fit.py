@@ -70,6 +70,12 @@ def test_a_last_batch_of_two_series_is_kept_and_one_of_one_joins_the_one_before(
     assert [len(batch) for batch in batches[0][1]] == sizes
 
 
+def test_the_logged_speed_is_of_all_series_of_the_epoch(data_root, tmp_path):
+    log, _ = fitted(data_root, tmp_path / "run", replace(PUBLISHED, epochs=1, batchsize=16))
+    row = log.rows[0]
+    assert float(row["series_per_s"]) * float(row["seconds"]) == pytest.approx(90, rel=1e-3)
+
+
 def test_validation_is_by_the_published_draw_whatever_the_test_is_by(data_root, tmp_path):
     log, splits = fitted(data_root, tmp_path / "run", replace(PUBLISHED, epochs=1, batchsize=16, draws=0))
     saved = load_classifier(tmp_path / "run", "cpu")
