@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from datasets.catalog import open_unlabelled
+from datasets.catalog import Selection, open_unlabelled
 from datasets.simulate import ensure_default
 from datasets.store import SeriesSet
 from moco.loader import PUBLISHED, STRONGER, two_views
@@ -24,6 +24,7 @@ from pretraining.data import PretrainingData
 from pretraining.progress import EpochBar
 from pretraining.resume import ADVICE, RunState, hint
 from pretraining.step import TrainingStep, compile_step, is_compiling_wanted
+from tscls.probe import EpochProbe
 from utils import options
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import Parser, UsageError, exit_cleanly
@@ -45,7 +46,7 @@ SAVE_SECONDS = 600  # inside an epoch, model_last.pth is at most this old
 # Options that do not decide what a run computes. For the data, their fingerprint is compared instead.
 NOT_IDENTITY = frozenset(
     "datapath year num useall nclasses workers epochs start_epoch print_freq device logdir suffix amp compile"
-    " resume evaluate patience".split()
+    " resume evaluate patience probe probe_every probe_num".split()
 )
 
 
@@ -72,6 +73,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--bn-splits", type=options.at_least(1), default=1, help="sub-batches of the shuffled batch normalisation")
     add("--patience", type=options.at_least(1), default=PATIENCE, help="epochs without a better held-out loss")
     add_arguments(parser)
+    EpochProbe.add_arguments(parser)
     args = parser.parse_args(argv)
     args.model = canonical_name(args.model)
     if args.model not in NETWORKS:
@@ -142,6 +144,7 @@ def train(
     streams: RandomStreams,
     log: RunLog | None,
     world: World,
+    probe: EpochProbe,
 ) -> None:
     """Train to the last epoch, or until the held-out loss no longer improves."""
     schedule = Schedule(
@@ -171,7 +174,8 @@ def train(
             means = epoch_means(run, world)
             speed = bar.close()
             held_out = evaluate(run, data, args.seed, world)
-            end_epoch(run, means, speed, held_out, log)
+            probed = probe(run.pretext.encoder_q, run.epoch) if log else {}
+            end_epoch(run, means, speed | probed, held_out, log)
             if not run.is_finished(args.epochs, args.patience) and world.any_rank(is_stop_requested()):
                 stop(f"stopped after epoch {run.epoch - 1}", log, world)
 
@@ -194,11 +198,14 @@ def epoch_means(run: RunState, world: World) -> dict[str, float]:
     return means
 
 
-def end_epoch(run: RunState, means: dict, speed: dict, held_out: dict, log: RunLog | None) -> None:
-    """Log an epoch, save, and move on to the next. ``means`` and ``held_out`` have loss and figures by name."""
+def end_epoch(run: RunState, means: dict, more: dict, held_out: dict, log: RunLog | None) -> None:
+    """Log an epoch, save, and move on to the next.
+
+    ``means`` and ``held_out`` have loss and figures by name; ``more`` are further columns, the speed among them.
+    """
     check_finite(held_out["loss"], run.epoch)
     row = {"epoch": run.epoch, "lr": applied_rate(run.optimizer)}
-    row |= {f"train_{name}": value for name, value in means.items()} | speed
+    row |= {f"train_{name}": value for name, value in means.items()} | more
     row |= {f"valid_{name}": value for name, value in held_out.items()}
     is_best = run.end_epoch(held_out["loss"])
     if log:
@@ -206,7 +213,7 @@ def end_epoch(run: RunState, means: dict, speed: dict, held_out: dict, log: RunL
         for name in ("model_best.pth", "model_last.pth") if is_best else ("model_last.pth",):
             save_checkpoint(log.folder / name, run.checkpoint())
         told = ", ".join(f"{name} {means[name]:.4f} (held out {value:.4f})" for name, value in held_out.items())
-        print(f"epoch {run.epoch}: {told}, {speed['series_per_s']:,.0f} series/s", flush=True)
+        print(f"epoch {run.epoch}: {told}, {more['series_per_s']:,.0f} series/s", flush=True)
     run.begin_epoch()
 
 
@@ -254,6 +261,8 @@ def main(argv: list[str] | None = None) -> None:
     with world.main_first():
         ensure_default(args.datapath)
         series = open_unlabelled(args.datapath, args.year, num=None if args.useall else args.num, seed=args.seed)
+    labels = Selection(args.probe_num, args.nclasses, args.seed)
+    probe = EpochProbe(args.probe, args.year, labels, every=args.probe_every, rc=args.rc)
     streams = RandomStreams(args.seed, world.device, world.rank)
     data = PretrainingData(series, args.batchsize, streams, world, args.workers)
     run = build_run(args, series, data.steps_per_epoch, world.device)
@@ -283,7 +292,7 @@ def main(argv: list[str] | None = None) -> None:
     with world.main_first():
         log = RunLog(folder, vars(args), resume_epoch=run.epoch if args.resume else None) if world.is_main else None
     watchdog.set_hint(partial(hint, folder, args.resume))
-    train(args, run, step, data, streams, log, world)
+    train(args, run, step, data, streams, log, world, probe)
     if log:
         log.close()
         print(f"best held-out loss {run.best:.4f}: {folder / 'model_best.pth'}")

@@ -31,6 +31,7 @@ TARGETS = {
     "tscls/training.py": (*_TSCLS, "tests/tscls", *_RUNS),
     "tscls/classifier.py": ("tests/tscls/test_classifier.py", "tests/tscls/test_loading.py", *_TSCLS, "tests/tscls"),
     "tscls/evaluation.py": ("tests/tscls/test_evaluation.py", *_TSCLS, "tests/tscls", *_RUNS),
+    "tscls/probe.py": ("tests/tscls/test_probe.py",),
     "main_moco.py": (*_MOCO, "tests/pretraining", *_RUNS, "tests/scripts/test_mistakes.py"),
     "main_tscls.py": (*_TSCLS, "tests/tscls", *_RUNS, "tests/scripts/test_mistakes.py"),
     "mapping/windows.py": _maps("windows", "predict"),

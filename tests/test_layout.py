@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("pretraining", "tscls", "mapping", "moco", "models", "datasets", "utils")
 MAY_IMPORT = {
-    "main_moco": {"pretraining", "moco", "datasets", "models", "utils"},
+    "main_moco": {"pretraining", "moco", "tscls.probe", "datasets", "models", "utils"},
     "main_tscls": {"tscls", "datasets", "models", "utils"},
     "pretraining": {"pretraining", "moco", "datasets", "models", "utils"},
     "tscls": {"tscls", "datasets", "models", "utils"},

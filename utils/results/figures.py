@@ -97,6 +97,9 @@ CURVES = {  # label of a panel's axis -> columns of trainlog.csv and their names
     "OA": {"train_oa": "train", "valid_oa": "held out"},
     "macro F1": {"valid_macro_f1": "held out, all classes", "valid_macro_f1_present": "held out, present classes"},
     "top-1 accuracy": {"train_top1": "train", "valid_top1": "held out"},
+    "correlation of the views": {"train_agreement": "train", "valid_agreement": "held out"},
+    "fraction of noise removed": {"train_restored": "train", "valid_restored": "held out"},
+    "OA of frozen features": {"probe_knn": "k nearest neighbours", "probe_linear": "logistic regression"},
 }
 
 
