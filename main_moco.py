@@ -17,7 +17,7 @@ from torch import nn
 from datasets.catalog import Selection, open_unlabelled
 from datasets.simulate import ensure_default
 from datasets.store import SeriesSet
-from moco.loader import PUBLISHED, STRONGER, two_views
+from moco.loader import add_view_options, augmentation_of, two_views
 from models import NETWORKS, build_model, canonical_name, model_class
 from pretraining import PRETEXTS, add_arguments
 from pretraining.data import PretrainingData
@@ -69,9 +69,9 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--moco-m", type=options.fraction, default=0.999, help="momentum of the key encoder")
     add("--moco-t", type=options.positive, default=0.07, help="temperature")
     add("--mlp", action="store_true", help="MoCo v2: an MLP as projection head")
-    add("--aug-plus", action="store_true", help="views that differ more: twice the noise, removal of 40 %%")
     add("--bn-splits", type=options.at_least(1), default=1, help="sub-batches of the shuffled batch normalisation")
     add("--patience", type=options.at_least(1), default=PATIENCE, help="epochs without a better held-out loss")
+    add_view_options(parser)
     add_arguments(parser)
     EpochProbe.add_arguments(parser)
     args = parser.parse_args(argv)
@@ -113,7 +113,7 @@ def build_run(args: argparse.Namespace, series: SeriesSet, steps_per_epoch: int,
         use_doy=args.use_doy,
         init="torch",
     )
-    augmentation = STRONGER if args.aug_plus else PUBLISHED
+    augmentation = augmentation_of(vars(args))
     views = partial(two_views, size=args.sequencelength, method=length_method, augmentation=augmentation)
     pretext = PRETEXTS[args.pretext](encoder, views, vars(args)).to(device)
     return RunState(

@@ -63,4 +63,23 @@ def test_stronger_views_are_stronger():
     assert touched.double().mean().item() == pytest.approx(STRONGER.noise_probability, abs=0.01)
     noise = (made.x - plain)[kept][touched]
     assert noise.square().mean().sqrt().item() == pytest.approx(STRONGER.noise_scale, rel=0.02)
-    assert all(strong > weak for strong, weak in zip(STRONGER, PUBLISHED, strict=True))
+    assert all(strong > weak for strong, weak in zip(STRONGER[:3], PUBLISHED[:3], strict=True))
+    assert STRONGER.shift_probability == PUBLISHED.shift_probability == 0.5
+
+
+@pytest.mark.parametrize(
+    ("step", "alone"),
+    [("shift", temporal_shift), ("noise", spectral_noise), ("removal", remove)],
+)
+def test_a_view_with_one_step_alone_has_only_that_step(step, alone):
+    """The same random numbers are drawn, whatever is left out."""
+    series, off = make_batch([20, 9, 14] * 20), {f"{name}_probability": 0.0 for name in ("shift", "noise", "removal")}
+    strength = PUBLISHED._replace(**off)._replace(**{f"{step}_probability": 0.9})
+    made = view(series, seeded(3), size=10, method="rc", augmentation=strength)
+    generator, expected = seeded(3), series
+    for function in (temporal_shift, spectral_noise, remove):
+        expected = function(expected, generator, 0.9 if function is alone else 0.0)
+    for part, other in zip(made, model_input(expected, 10, "rc", generator), strict=True):
+        assert part is other is None or torch.equal(part, other)
+    none = view(series, seeded(3), size=10, method="rc", augmentation=PUBLISHED._replace(**off))
+    assert not torch.equal(made.x, none.x)

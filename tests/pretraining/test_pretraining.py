@@ -10,7 +10,7 @@ import torch
 
 import main_moco
 from moco.builder import MoCo
-from moco.loader import PUBLISHED, STRONGER
+from moco.loader import PUBLISHED, STRONGER, Augmentation
 from models import NETWORKS, build_model
 from tests.support.runs import checkpoint, column, newest, pretrain, rows, same, train, weights
 from utils.schedule import Schedule
@@ -157,6 +157,13 @@ def test_momentum_of_one_keeps_the_key_encoder_and_of_none_follows_the_queries(d
         (("--rc",), {"method": "rc"}),
         (("--sequencelength", 12), {"size": 12}),
         (("--aug-plus",), {"augmentation": STRONGER}),
+        (("--no-shift",), {"augmentation": PUBLISHED._replace(shift_probability=0)}),
+        (("--aug-plus", "--no-noise"), {"augmentation": STRONGER._replace(noise_probability=0)}),
+        (("--no-removal", "--noise-scale", 0.7), {"augmentation": Augmentation(0.15, 0.7, 0, 0.5)}),
+        (
+            ("--noise-probability", 0.1, "--removal-probability", 0.2, "--shift-probability", 0.3),
+            {"augmentation": Augmentation(0.1, 0.5, 0.2, 0.3)},
+        ),
     ],
 )
 def test_the_views_are_made_as_asked_for(data_root, tmp_path, monkeypatch, flags, expected):
@@ -164,6 +171,12 @@ def test_the_views_are_made_as_asked_for(data_root, tmp_path, monkeypatch, flags
     pretrain(data_root, tmp_path, *flags)
     assert len(seen) == STEPS + 1  # and the held-out series
     assert all({key: options[key] for key in expected} == expected for options in seen)
+
+
+def test_a_step_is_left_out_or_given_a_probability(data_root, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        pretrain(data_root, tmp_path, "--no-noise", "--noise-probability", 0.1)
+    assert "not allowed with argument --no-noise" in capsys.readouterr().err
 
 
 def views_seen(monkeypatch) -> list[dict]:
