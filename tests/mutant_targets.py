@@ -28,7 +28,7 @@ TARGETS = {
     "pretraining/barlow.py": ("tests/pretraining/test_barlow.py", "tests/pretraining/test_pretexts.py"),
     "pretraining/bert.py": ("tests/pretraining/test_bert.py", "tests/pretraining/test_pretexts.py"),
     "tscls/inputs.py": (*_TSCLS, "tests/scripts/test_tscls_full_series.py", "tests/tscls", *_RUNS),
-    "tscls/training.py": (*_TSCLS, "tests/tscls", *_RUNS),
+    "tscls/training.py": ("tests/tscls/test_fit.py", *_TSCLS, "tests/tscls", *_RUNS),
     "tscls/classifier.py": ("tests/tscls/test_classifier.py", "tests/tscls/test_loading.py", *_TSCLS, "tests/tscls"),
     "tscls/evaluation.py": ("tests/tscls/test_evaluation.py", *_TSCLS, "tests/tscls", *_RUNS),
     "tscls/probe.py": ("tests/tscls/test_probe.py",),

@@ -19,19 +19,20 @@ from tscls.training import Training, fit, fit_estimator
 from utils.errors import UsageError
 from utils.precision import Precision
 from utils.results.logs import RunLog
+from utils.results.progress import Progress
 from utils.runtime.distributed import World
 
 CPU = World()
 OFF = Precision("off", torch.device("cpu"))
 
 
-def fitted(data_root, folder, recipe, method="rc", precision=OFF):
+def fitted(data_root, folder, recipe, method="rc", precision=OFF, **options):
     """A small STNet of all series of the tiny root, trained; its log and the splits."""
     splits = open_labelled(data_root, 2019, Selection(use_all=True))
     torch.manual_seed(0)
-    options = {"sequencelength": 12, "init": "torch", "seed": 5}
-    classifier = fresh_classifier("stnet", open_classmap(data_root), method, **options)
-    return fit(classifier, splits, recipe, lambda: RunLog(folder, {}), precision, CPU), splits
+    settings = {"sequencelength": 12, "init": "torch", "seed": 5}
+    classifier = fresh_classifier("stnet", open_classmap(data_root), method, **settings)
+    return fit(classifier, splits, recipe, lambda: RunLog(folder, {}), precision, CPU, **options), splits
 
 
 @pytest.fixture
@@ -68,6 +69,27 @@ def test_a_last_batch_of_two_series_is_kept_and_one_of_one_joins_the_one_before(
 ):
     fitted(data_root, tmp_path / "run", replace(PUBLISHED, epochs=1, batchsize=batchsize))
     assert [len(batch) for batch in batches[0][1]] == sizes
+
+
+@pytest.mark.parametrize("print_freq", [1, 4])
+def test_steps_are_logged_as_often_as_asked_for(data_root, tmp_path, monkeypatch, print_freq):
+    """Batches of 16 of 90 series, twice: 12 steps."""
+    logged, shown = [], []
+    monkeypatch.setattr(RunLog, "scalars", lambda self, group, values, step: logged.append((group, values, step)))
+    monkeypatch.setattr(Progress, "step", lambda self, *told: shown.append(told))
+    recipe = replace(PUBLISHED, epochs=2, batchsize=16)
+    log, _ = fitted(data_root, tmp_path / "run", recipe, print_freq=print_freq)
+    steps = list(range(print_freq, 13, print_freq))
+    assert [(group, step) for group, _, step in logged] == [("step", step) for step in steps]
+    assert [told[:3] for told in shown] == [((step - 1) // 6, (step - 1) % 6 + 1, 6) for step in steps]
+    assert [told[3] for told in shown] == [values["loss"] for _, values, _ in logged]
+    assert all(0 < told[4] < 1e6 for told in shown)
+    if print_freq == 1:
+        sizes = [16] * 5 + [10]
+        losses = [told[3] for told in shown]
+        for epoch in (0, 1):
+            mean = np.average(losses[6 * epoch : 6 * epoch + 6], weights=sizes)
+            assert float(log.rows[epoch]["train_loss"]) == pytest.approx(mean, rel=1e-5)
 
 
 def test_the_logged_speed_is_of_all_series_of_the_epoch(data_root, tmp_path):
