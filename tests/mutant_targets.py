@@ -5,6 +5,7 @@ from __future__ import annotations
 _REFERENCES = ("tests/scripts/test_epochs.py",)
 _MOCO = ("tests/scripts/test_moco_reference.py", *_REFERENCES)
 _TSCLS = ("tests/scripts/test_tscls_reference.py", *_REFERENCES)
+_LOOP = ("tests/pretraining/test_pretraining.py",)
 _RUNS = ("tests/scripts/test_two_ranks_reference.py", "tests/scripts/test_learning.py")
 _PRETRAINING = tuple(f"tests/pretraining/test_{name}.py" for name in ("state", "step", "resuming"))
 
@@ -32,7 +33,7 @@ TARGETS = {
     "tscls/classifier.py": ("tests/tscls/test_classifier.py", "tests/tscls/test_loading.py", *_TSCLS, "tests/tscls"),
     "tscls/evaluation.py": ("tests/tscls/test_evaluation.py", *_TSCLS, "tests/tscls", *_RUNS),
     "tscls/probe.py": ("tests/tscls/test_probe.py",),
-    "main_moco.py": (*_MOCO, "tests/pretraining", *_RUNS, "tests/scripts/test_mistakes.py"),
+    "main_moco.py": (*_LOOP, *_MOCO, *_PRETRAINING, *_RUNS, "tests/scripts/test_mistakes.py"),
     "main_tscls.py": (*_TSCLS, "tests/tscls", *_RUNS, "tests/scripts/test_mistakes.py"),
     "mapping/windows.py": _maps("windows", "predict"),
     "mapping/parts.py": _maps("parts", "interruptions"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import main_moco
 from moco.builder import MoCo
 from moco.loader import PUBLISHED, STRONGER, Augmentation
 from models import NETWORKS, build_model
+from pretraining.progress import EpochBar
 from tests.support.runs import checkpoint, column, newest, pretrain, rows, same, train, weights
 from utils.schedule import Schedule
 
@@ -240,6 +242,30 @@ def test_print_freq_is_the_number_of_steps_between_logged_losses(data_root, tmp_
         shown.append([event.step for event in events.Scalars("step/loss")])
         assert {"train/loss", "valid/loss", "lr", "train/top1", "step/series_per_s"} <= set(events.Tags()["scalars"])
     assert shown == [[1, 2, 3, 4, 5, 6], [2, 4, 6]]  # counted over the run, not within an epoch
+
+
+def test_the_bar_of_an_epoch_is_told_its_steps_and_series(data_root, tmp_path, monkeypatch):
+    """54 series in batches of 16 are 3 steps; every second step of the run is shown."""
+    made = []
+
+    class Told(EpochBar):
+        def __init__(self, epoch, step, steps, *, is_shown):
+            super().__init__(epoch, step, steps, is_shown=is_shown)
+            made.append(((epoch, step, steps, is_shown), []))
+
+        def update(self, series):
+            super().update(series)
+            made[-1][1].append(series)
+
+        def show(self, text):
+            assert re.fullmatch(r"loss \d+\.\d{3}, [\d,]+ series/s", text)
+            made[-1][1].append("shown")
+
+    monkeypatch.setattr(main_moco, "EpochBar", Told)
+    folder = pretrain(data_root, tmp_path, "-e", 2, "-p", 2)
+    assert made == [((0, 0, 3, True), [16, 16, "shown", 16]), ((1, 0, 3, True), [16, "shown", 16, 16, "shown"])]
+    for seconds, rate in zip(column(folder, "seconds"), column(folder, "series_per_s"), strict=True):
+        assert seconds * rate == pytest.approx(48, rel=1e-3)
 
 
 # ---- every network
