@@ -53,16 +53,18 @@ def test_an_error_is_raised_after_the_results_before_it():
 
 
 def test_what_is_no_longer_wanted_is_not_read():
-    read, go_on = [], threading.Event()
+    read, is_reading, go_on = [], threading.Event(), threading.Event()
 
     def fetch(item):
         read.append(item)
         if item == 1:
+            is_reading.set()
             go_on.wait(10)
         return item
 
     found = read_ahead(range(10), fetch, 5)
     assert next(found) == (0, 0)
+    assert is_reading.wait(10)
     threading.Timer(0.2, go_on.set).start()  # while close() waits for the item that is being read
     found.close()
     assert read == [0, 1]
