@@ -82,6 +82,11 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
     ("moco/builder.py", "return F.normalize(projected.float())", "1 is the default of dim"),
     ("moco/loss.py", "for keys in queue.split(queue.shape[0] if whole else CHUNK, dim=1):", _CHUNKS),
     (
+        "main_moco.py",
+        'common = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": False}',
+        "the same arithmetic in another kernel",
+    ),
+    (
         "tscls/training.py",
         "sums = torch.zeros(3, device=world.device)  # loss, hits, series",
         "float32 sums differ only after millions of series",
