@@ -12,7 +12,7 @@ from datasets.classmap import CDL20, write_classmap
 from tests.support import reference
 from tests.support.layout import write_long_store
 from tests.support.ranks import run_on_two
-from tests.support.runs import SMALL, checkpoint, newest, rows
+from tests.support.runs import SMALL, checkpoint, column, newest, rows
 
 RATE = 1e-3
 COUNTS = {"unlabelled": 76, "train": 45, "valid": 11, "eval": 31}  # 7 of 76 are held out, 69 are an odd number
@@ -69,6 +69,14 @@ def test_pretraining_is_the_reference(root, start, folders, variant):
     reference.assert_same_log(rows(folders[variant]), expected.rows)
     saved = checkpoint(folders[variant], "model_last.pth")
     reference.assert_same_state(saved["model_state"], expected.states[-1])
+    batch = MOCO[variant][1].get("batch_size", 16)
+    assert series_of(folders[variant]) == pytest.approx([68 // batch * batch] * 2, rel=1e-3)
+
+
+def series_of(folder) -> list[float]:
+    """The series of each epoch, of both ranks together, by what is logged of the speed."""
+    times = zip(column(folder, "seconds"), column(folder, "series_per_s"), strict=True)
+    return [seconds * rate for seconds, rate in times]
 
 
 @pytest.mark.parametrize("variant", TSCLS)
@@ -82,6 +90,7 @@ def test_training_is_the_reference(root, start, folders, variant):
     network = {"name": "transformer", "use_doy": True}
     expected = reference.tscls(train, valid, ranks=2, trunk=trunk, **network, **options)
     reference.assert_same_log(rows(folders[variant]), expected.rows)
+    assert series_of(folders[variant]) == pytest.approx([56 if valid is None else 45] * 2, rel=1e-3)
     saved = checkpoint(folders[variant])
     reference.assert_same_state(saved["model_state"], expected.states[saved["epoch"]])
     if valid is not None:
