@@ -62,6 +62,8 @@ TARGETS = {
 }
 
 # (target, the changed line as it then reads, why nothing can notice it)
+_CLOCK = "the clock is never exactly there"
+_ABSENT = "any small number stands for a loss that is not measured"
 _CHUNKS = "the sum over the queue is the same in one piece and in chunks; only speed differs"
 _PROMOTED = "the first chunk's float32 logits promote it"
 _ITSELF = "the mean over one pixel is the pixel"
@@ -86,6 +88,9 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
         'common = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": False}',
         "the same arithmetic in another kernel",
     ),
+    ("main_moco.py", "if world.any_rank((time.monotonic() - saved >= SAVE_SECONDS)):", _CLOCK),
+    ("tscls/training.py", "if not math.isfinite(row.get(name, 1)):", _ABSENT),
+    ("tscls/training.py", "if row.get(name, 1) > HUGE_LOSS:", _ABSENT),
     (
         "tscls/training.py",
         "sums = torch.zeros(3, device=world.device)  # loss, hits, series",

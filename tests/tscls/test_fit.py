@@ -16,7 +16,7 @@ from tscls.estimators import training_input
 from tscls.evaluation import scores_on
 from tscls.inputs import LabelledSeries
 from tscls.recipe import PUBLISHED, few_label_recipe
-from tscls.training import Training, fit, fit_estimator
+from tscls.training import HUGE_LOSS, Training, check_batch, fit, fit_estimator, warn_if_huge
 from utils.errors import UsageError
 from utils.precision import Precision
 from utils.results.logs import RunLog
@@ -145,3 +145,18 @@ def test_a_batch_that_gives_no_rank_two_series_is_refused(data_root):
     with pytest.raises(UsageError, match="-b 1: 1 ranks need at least 2 series each"):
         Training(classifier, splits.train, replace(PUBLISHED, batchsize=1), OFF, CPU)
     Training(classifier, splits.train, replace(PUBLISHED, batchsize=2), OFF, CPU)
+
+
+def test_each_of_several_ranks_gets_two_series_of_a_batch():
+    two = World(0, 2)
+    check_batch(4, two)
+    with pytest.raises(UsageError, match="-b 3: 2 ranks need at least 2 series each"):
+        check_batch(3, two)
+
+
+def test_a_loss_beyond_the_limit_is_warned_of(capsys):
+    warn_if_huge({"train_loss": HUGE_LOSS, "valid_loss": HUGE_LOSS})
+    warn_if_huge({"train_loss": 0.1})
+    assert capsys.readouterr().out == ""
+    warn_if_huge({"train_loss": 0.1, "valid_loss": 1.1 * HUGE_LOSS})
+    assert capsys.readouterr().out.startswith("warning: the validation loss is 1.1e+06 at the end of training")
