@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,6 +74,17 @@ def test_a_run_killed_inside_an_epoch_resumes_exactly(data_root, tmp_path, monke
     assert [last[key] for key in ("epoch", "val_loss_min", "not_improved_count")] == [
         expected[key] for key in ("epoch", "val_loss_min", "not_improved_count")
     ]
+
+
+def test_a_run_is_saved_inside_an_epoch_as_often_as_told(data_root, tmp_path, monkeypatch):
+    """The clock advances by a second each time it is asked: once a step, and once more after a save."""
+    clock, saved = count(), []
+    monkeypatch.setattr(main_moco, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(main_moco, "SAVE_SECONDS", 3)
+    save = main_moco.save_inside_epoch
+    monkeypatch.setattr(main_moco, "save_inside_epoch", lambda run, *more: saved.append(run.step) or save(run, *more))
+    pretrain(data_root, tmp_path, "-b", 4, "-e", 1)  # 13 steps, the last of which ends the epoch
+    assert saved == [4, 8, 12]
 
 
 @pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, 2), (signal.SIGTERM, 3), (signal.SIGTERM, 5)])

@@ -138,6 +138,34 @@ def test_a_warm_up_changes_nothing(fails):
     torch.testing.assert_close(step.optimizer.state_dict(), moments, atol=0, rtol=0)
 
 
+def test_each_round_of_a_warm_up_is_a_training_step_with_fresh_gradients(monkeypatch):
+    step, seen = make_step(), []
+    forward = step.forward
+
+    def watched_forward(views):
+        seen.append((step.pretext.training, all(p.grad is None for p in step.pretext.parameters())))
+        return forward(views)
+
+    monkeypatch.setattr(step, "forward", watched_forward)
+    step.pretext.eval()
+    step.warm_up(make_batch([20, 9, 14, 3]))
+    assert seen == [(True, True)] * 3
+
+
+def test_the_gradients_of_a_warm_up_that_fails_are_discarded():
+    """The backward fails at the last layer that it reaches."""
+    step = make_step()
+
+    def fail(gradient):
+        assert any(p.grad is not None for p in step.pretext.parameters())
+        raise RuntimeError("out of memory")
+
+    step.pretext.encoder_q.mlp1[0].lin.weight.register_hook(fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        step.warm_up(make_batch([20, 9, 14, 3]))
+    assert all(p.grad is None for p in step.pretext.parameters())
+
+
 @pytest.mark.parametrize(("method", "size"), [("rc", 12), ("rc", 30), ("pad", 12), ("pad", 30)])
 def test_views_compile_in_one_piece_from_numbers_drawn_before(method, size):
     """The same numbers by the same calls, and none of them changed: so the same views to the bit, uncompiled."""
