@@ -110,6 +110,20 @@ def test_a_signal_ends_the_run_between_two_steps(
     assert rows(resumed) == rows(uninterrupted) and same(weights(resumed), weights(uninterrupted))
 
 
+def test_a_signal_in_the_last_step_does_not_end_a_run_that_is_finished(data_root, tmp_path, monkeypatch, uninterrupted):
+    enqueue, steps = MoCo.enqueue, []
+
+    def asked_to_stop(moco, keys):
+        enqueue(moco, keys)
+        steps.append(1)
+        if len(steps) == 3 * STEPS:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(MoCo, "enqueue", asked_to_stop)
+    finished = pretrain(data_root, tmp_path, *LONG)
+    assert rows(finished) == rows(uninterrupted) and same(weights(finished), weights(uninterrupted))
+
+
 def test_a_published_checkpoint_resumes_with_a_fresh_optimizer(data_root, plain, tmp_path):
     saved = checkpoint(plain)
     published = {key: saved[key] for key in ("model_state", "epoch", "val_loss_min", "not_improved_count")}

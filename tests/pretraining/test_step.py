@@ -14,7 +14,7 @@ from datasets.transforms import Series
 from moco.builder import MoCo
 from moco.loader import two_views
 from models import build_model
-from pretraining.step import CompiledViews, TrainingStep, compile_step, in_one_line, is_compiling_wanted
+from pretraining.step import CompiledViews, TrainingStep, compile_step, compiler, in_one_line, is_compiling_wanted
 from tests.support.runs import pretrain, refused, rows, same, weights
 from tests.support.series import make_batch, seeded
 from utils.errors import UsageError
@@ -177,6 +177,35 @@ def test_views_compile_in_one_piece_from_numbers_drawn_before(method, size):
             for part, other_part in zip(made, expected, strict=True):
                 assert part is other_part is None or torch.equal(part, other_part)
         assert torch.equal(generator.get_state(), other.get_state())
+
+
+GPU = torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("world", "expected"),
+    [(World(), False), (World(0, 1, GPU), True), (World(0, 2, GPU), False), (SECOND_OF_TWO, False)],
+)
+def test_by_default_one_gpu_compiles(world, expected):
+    assert is_compiling_wanted(None, world) is expected
+    assert is_compiling_wanted(True, world) is True and is_compiling_wanted(False, world) is False
+
+
+@pytest.mark.parametrize(
+    ("world", "mode", "splits"),
+    [
+        (World(), None, True),
+        (World(0, 1, GPU), "reduce-overhead", True),
+        (World(0, 2, GPU), None, False),
+        (SECOND_OF_TWO, None, False),
+    ],
+)
+def test_shapes_are_fixed_and_one_gpu_has_cuda_graphs(world, mode, splits):
+    """DDP would split the graph, which fails at our autograd functions."""
+    with torch._dynamo.config.patch(optimize_ddp=True):
+        made = compiler(world)
+        assert torch._dynamo.config.optimize_ddp is splits
+    assert made.func is torch.compile and made.keywords == {"dynamic": False, "mode": mode}
 
 
 # ---- a compiler that fails
