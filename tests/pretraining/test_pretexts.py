@@ -128,6 +128,8 @@ def test_two_ranks_have_the_loss_and_the_gradient_of_one_process(tmp_path):
 
 def test_pretexts_train_on_two_ranks(data_root, tmp_path):
     flags = ("--rc", "--use-doy", "--useall", "-e", 2, *SMALL, "--datapath", data_root, "-l", tmp_path)
+    flags = (*flags, "--probe", data_root, "--probe-num", 40)  # which one rank measures, while the other waits
     run_on_two([("main_moco", ["transformer", "--pretext", name, *flags]) for name in RUNS], tmp_path)
     for folder in (tmp_path / name for name, _, _ in RUNS.values()):
         assert len(rows(folder)) == 2 and all(loss < 1e4 for loss in column(folder, "valid_loss"))
+        assert all(0 < accuracy <= 1 for accuracy in column(folder, "probe_linear"))
