@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from moco.loader import PUBLISHED, STRONGER, Augmentation
 from models import NETWORKS, build_model
 from pretraining.progress import EpochBar
 from tests.support.runs import checkpoint, column, newest, pretrain, rows, same, train, weights
+from utils.errors import UsageError
+from utils.runtime.distributed import World
 from utils.schedule import Schedule
 
 STEPS = 3  # of 60 series 54 are trained on, 16 in a step
@@ -242,6 +245,16 @@ def test_print_freq_is_the_number_of_steps_between_logged_losses(data_root, tmp_
         shown.append([event.step for event in events.Scalars("step/loss")])
         assert {"train/loss", "valid/loss", "lr", "train/top1", "step/series_per_s"} <= set(events.Tags()["scalars"])
     assert shown == [[1, 2, 3, 4, 5, 6], [2, 4, 6]]  # counted over the run, not within an epoch
+
+
+@pytest.mark.parametrize("loss", [math.inf, math.nan])
+def test_a_loss_that_is_no_number_ends_the_run_at_the_end_of_its_epoch(loss):
+    """Also where no step with it was logged, and where it is that of the held-out series."""
+    run = SimpleNamespace(epoch=4, step=2, sums={"loss": torch.tensor(loss)})
+    with pytest.raises(UsageError, match=f"the loss became {loss} in epoch 4; lower -lr"):
+        main_moco.epoch_means(run, World())
+    with pytest.raises(UsageError, match=f"the loss became {loss} in epoch 4; lower -lr"):
+        main_moco.end_epoch(run, {"loss": 1.0}, {}, {"loss": loss}, None)
 
 
 def test_the_bar_of_an_epoch_is_told_its_steps_and_series(data_root, tmp_path, monkeypatch):

@@ -208,6 +208,50 @@ def test_shapes_are_fixed_and_one_gpu_has_cuda_graphs(world, mode, splits):
     assert made.func is torch.compile and made.keywords == {"dynamic": False, "mode": mode}
 
 
+@pytest.fixture
+def skipping(monkeypatch):
+    """A step whose warm-up skips two CUDA graphs, after three that were skipped before; a list of calls."""
+    called = []
+
+    def warm_up(step, batch):
+        called.append(batch)
+        torch._dynamo.utils.counters["inductor"]["cudagraph_skips"] += 2
+
+    monkeypatch.setattr(TrainingStep, "warm_up", warm_up)
+    monkeypatch.setitem(torch._dynamo.utils.counters["inductor"], "cudagraph_skips", 3)
+    return called
+
+
+@pytest.mark.parametrize("world", [World(), SECOND_OF_TWO])
+def test_parts_without_cuda_graphs_are_counted(skipping, capsys, world):
+    step, batch = make_step(), make_batch([20, 9, 14, 3])
+    with torch._dynamo.config.patch(optimize_ddp=True):
+        compile_step(step, batch, world, is_required=None)
+    told = capsys.readouterr().out
+    assert step.is_compiled and len(skipping) == 1 and skipping[0] is batch
+    assert "compiled, but 2 parts without CUDA graphs, which is slower; TORCH_LOGS=perf_hints tells why" in told
+    assert told.startswith("compiling the training step\n") == world.is_main
+
+
+def test_nothing_is_said_of_cuda_graphs_where_none_is_skipped(monkeypatch, capsys):
+    monkeypatch.setattr(TrainingStep, "warm_up", lambda step, batch: None)
+    compile_step(make_step(), make_batch([20, 9]), World(), is_required=None)
+    assert capsys.readouterr().out == "compiling the training step\n"
+
+
+def test_a_failed_compilation_is_forgotten(monkeypatch, capsys):
+    def fail(step, batch):
+        raise RuntimeError("no such kernel")
+
+    reset = []
+    monkeypatch.setattr(TrainingStep, "warm_up", fail)
+    monkeypatch.setattr(torch.compiler, "reset", lambda: reset.append(1))
+    step = make_step()
+    compile_step(step, make_batch([20, 9]), World(), is_required=None)
+    assert reset == [1] and not step.is_compiled and step.model is step.pretext
+    assert "torch.compile failed (RuntimeError: no such kernel); continuing without it" in capsys.readouterr().out
+
+
 # ---- a compiler that fails
 
 
