@@ -248,13 +248,15 @@ def test_print_freq_is_the_number_of_steps_between_logged_losses(data_root, tmp_
 
 
 @pytest.mark.parametrize("loss", [math.inf, math.nan])
-def test_a_loss_that_is_no_number_ends_the_run_at_the_end_of_its_epoch(loss):
-    """Also where no step with it was logged, and where it is that of the held-out series."""
+def test_a_loss_that_is_no_number_ends_the_run(loss):
+    """Or at a step that is logged; and also where it is that of the held-out series."""
     run = SimpleNamespace(epoch=4, step=2, sums={"loss": torch.tensor(loss)})
     with pytest.raises(UsageError, match=f"the loss became {loss} in epoch 4; lower -lr"):
         main_moco.epoch_means(run, World())
     with pytest.raises(UsageError, match=f"the loss became {loss} in epoch 4; lower -lr"):
         main_moco.end_epoch(run, {"loss": 1.0}, {}, {"loss": loss}, None)
+    with pytest.raises(UsageError, match=f"the loss became {loss} in epoch 4; lower -lr"):
+        main_moco.log_step(run, {"loss": torch.tensor(loss)}, None, None)
 
 
 def test_the_bar_of_an_epoch_is_told_its_steps_and_series(data_root, tmp_path, monkeypatch):
