@@ -259,6 +259,23 @@ def test_a_loss_that_is_no_number_ends_the_run(loss):
         main_moco.log_step(run, {"loss": torch.tensor(loss)}, None, None)
 
 
+def test_what_is_saved_inside_an_epoch_is_the_mean_over_ranks(tmp_path, monkeypatch):
+    """Of statistics and of the sums so far; the other rank has 3 and 5."""
+    pretext, saved = SimpleNamespace(statistics=torch.tensor(1.0)), {}
+    run = SimpleNamespace(pretext=pretext, sums={"loss": torch.tensor(1.0)}, checkpoint=lambda: (pretext, run.sums))
+    world = SimpleNamespace(
+        size=2,
+        average_statistics=lambda module: module.statistics.add_(3).div_(2),
+        all_reduce_sum_=lambda total: total.add_(5),
+    )
+    monkeypatch.setattr(main_moco, "save_checkpoint", lambda path, content: saved.update({path: content}))
+    main_moco.save_inside_epoch(run, SimpleNamespace(folder=tmp_path), world)
+    ((path, (kept, sums)),) = saved.items()
+    assert path == tmp_path / "model_last.pth" and kept.statistics == 2 and sums["loss"] == 3
+    main_moco.save_inside_epoch(run, None, world)  # another rank writes nothing
+    assert len(saved) == 1 and kept.statistics == 2.5
+
+
 def test_the_bar_of_an_epoch_is_told_its_steps_and_series(data_root, tmp_path, monkeypatch):
     """54 series in batches of 16 are 3 steps; every second step of the run is shown."""
     made = []
