@@ -48,7 +48,7 @@ def get_args(description: str, argv: list[str] | None = None) -> argparse.Namesp
     add_arguments(parser)
     add = parser.add_argument_group("pixels").add_argument
     add("--min-observations", type=options.at_least(1), default=1, metavar="N", help="fewer make a pixel no-data")
-    add("--within", metavar="FILE", help="raster (0 and no-data are outside) or polygons that the map is confined to")
+    add("--within", metavar="FILE", help="raster (0 and no-data are outside) or polygons to map (or --mask FILE)")
     add("--bbox", nargs=4, type=float, metavar=("W", "S", "E", "N"), help="box to map, in degrees or --bbox-crs")
     add("--bbox-crs", metavar="CRS", help="of --bbox, as EPSG:32614 (default: degrees, EPSG:4326)")
     add("--smooth", type=odd, default=1, metavar="K", help="average probabilities over K x K pixels, K odd")
@@ -60,8 +60,18 @@ def get_args(description: str, argv: list[str] | None = None) -> argparse.Namesp
     add("--part", type=Shard.of, metavar="i/n", help="make every n-th window only, from the i-th on; then --merge")
     add("--merge", action="store_true", help="only write the map, from the windows of all --part runs")
     args = parser.parse_args(argv)
+    _take_mask_of_pixels(args)
     _check(args)
     return args
+
+
+def _take_mask_of_pixels(args: argparse.Namespace) -> None:
+    """Let --mask FILE be --within FILE; as in datasets.prepare, --mask scl:… drops observations."""
+    if args.mask is None or args.mask.lower().startswith("scl"):
+        return
+    if args.within:
+        raise UsageError(f"--mask {args.mask} and --within {args.within} are both of pixels; give one of them")
+    args.within, args.mask = args.mask, None
 
 
 def _check(args: argparse.Namespace) -> None:

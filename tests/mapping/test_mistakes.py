@@ -204,3 +204,14 @@ def test_options_that_go_together():
     assert parsed("--probabilities", "p.TIFF").probabilities == Path("p.TIFF")
     with pytest.raises(UsageError, match="is --out too"):
         parsed("--probabilities", "map.tif")
+
+
+def test_a_mask_is_a_file_of_pixels_or_classes_of_observations():
+    args = parsed("--mask", "crop.gpkg")
+    assert (args.within, args.mask) == ("crop.gpkg", None)
+    for text in ("scl:3,8", "SCL:9"):
+        args = parsed("--mask", text, "--within", "crop.tif")
+        assert (args.within, args.mask) == ("crop.tif", text)
+    assert (parsed().within, parsed().mask) == (None, None)
+    with pytest.raises(UsageError, match="--mask a.tif and --within b.tif are both of pixels; give one of them"):
+        parsed("--mask", "a.tif", "--within", "b.tif")
