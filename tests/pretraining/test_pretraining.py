@@ -276,6 +276,15 @@ def test_what_is_saved_inside_an_epoch_is_the_mean_over_ranks(tmp_path, monkeypa
     assert len(saved) == 1 and kept.statistics == 2.5
 
 
+@pytest.mark.parametrize("is_main", [True, False])
+def test_a_run_that_is_stopped_waits_for_all_ranks(tmp_path, is_main):
+    waited, log = [], SimpleNamespace(folder=tmp_path) if is_main else None
+    with pytest.raises(KeyboardInterrupt) as ended:
+        main_moco.stop("stopped", log, SimpleNamespace(final_barrier=lambda: waited.append(1)))
+    advice = f"; resume with --resume {tmp_path / 'model_last.pth'}" if is_main else ""
+    assert waited == [1] and str(ended.value) == f"stopped{advice}"
+
+
 def test_the_bar_of_an_epoch_is_told_its_steps_and_series(data_root, tmp_path, monkeypatch):
     """54 series in batches of 16 are 3 steps; every second step of the run is shown."""
     made = []
