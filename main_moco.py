@@ -99,8 +99,7 @@ def identity(args: argparse.Namespace, series: SeriesSet) -> dict:
     kept = {name: value for name, value in vars(args).items() if name not in NOT_IDENTITY}
     if args.cos:  # the schedule stretches over all epochs
         kept["epochs"] = args.epochs
-    fingerprint = series.fingerprint(with_labels=needs_labels(args.pretext))
-    return kept | {"data": f"of {len(series)} series, {fingerprint}"}
+    return kept | {"data": f"of {len(series)} series, {series.fingerprint(with_labels=needs_labels(args.pretext))}"}
 
 
 def build_run(args: argparse.Namespace, series: SeriesSet, steps_per_epoch: int, device: torch.device) -> RunState:
@@ -257,14 +256,13 @@ def main(argv: list[str] | None = None) -> None:
             print(f"{args.model}: --use-doy changes nothing ({DOY_NOTICE})")
     if args.resume:
         load_checkpoint(args.resume, ADVICE)  # before data are simulated
+    has_labels, selection = needs_labels(args.pretext), Selection(args.num, args.nclasses, args.seed, args.useall)
     with world.main_first():
         ensure_default(args.datapath)
-        selection = Selection(args.num, args.nclasses, args.seed, args.useall)
-        series = open_pool(args.datapath, args.year, selection, has_labels=needs_labels(args.pretext))
+        series = open_pool(args.datapath, args.year, selection, has_labels=has_labels)
     labels = Selection(args.probe_num, args.nclasses, args.seed)
     probe = EpochProbe(args.probe, args.year, labels, every=args.probe_every, rc=args.rc)
     streams = RandomStreams(args.seed, world.device, world.rank)
-    has_labels = needs_labels(args.pretext)
     data = PretrainingData(series, args.batchsize, streams, world, args.workers, has_labels=has_labels)
     run = build_run(args, series, data.steps_per_epoch, world.device)
     folder = Path(args.logdir) / run_name(args, run.pretext)

@@ -5,12 +5,13 @@ A pretext is an ``nn.Module`` that learns an encoder. The training loop knows no
     name, run_name              in checkpoints, and in the names of run folders
     encoder_q                   the network that fine-tuning starts from; the name is part of the file format
     identity()                  its settings, as plain values; a checkpoint of other settings is not resumed
-    classmap                    of a pretext whose ``encoder_q`` predicts classes only: the classes
+    classmap                    the classes, where ``encoder_q`` predicts them: a checkpoint is then a classifier
     views(series, generator)    the tuple that forward takes, made from a batch of series
     before_step()               called before forward in training
     forward(*views)             returns an object with ``loss`` and ``figures``, a dict of further numbers for the log
     after_step(output)          called after the optimizer step, with what forward returned
-    evaluate(views, precision, world)   held-out "loss", and figures of the same names; changes nothing
+    evaluate(views, precision, world)   held-out "loss", and figures of the same names; changes nothing; ``views``
+                                can be gone through again
 
 To add one, write a module with its NAME and ``build(encoder, augment, options)``, and enter it in ``MODULES``; where it
 has options, in ``add_arguments`` too, and in ``WITH_LABELS`` where its ``views`` need ``series.labels``.

@@ -18,7 +18,7 @@ from pretraining.joint import Output
 from utils import options
 from utils.errors import UsageError
 from utils.precision import Precision
-from utils.runtime.distributed import World
+from utils.runtime.distributed import World, gather
 
 NAME = "bert"
 
@@ -61,8 +61,8 @@ class BERT(nn.Module):
         """Nothing comes before a step."""
 
     def forward(self, view: tuple, true: Tensor, chosen: Tensor) -> Output:
-        """The loss of restoring the chosen observations of a view."""
-        count = chosen.sum().clamp(min=1)
+        """The loss of restoring the chosen observations of a view; the mean of all ranks' is that of their batches."""
+        count = gather(chosen.sum()[None]).float().mean().clamp(min=1)
         loss, noise = (total / count for total in self.errors(view, true, chosen))
         return Output(loss, {"restored": 1 - loss.detach() / noise.clamp(min=1e-12)})
 

@@ -126,21 +126,29 @@ def test_bert_refuses_a_network_without_features_of_observations(data_root, tmp_
     assert "choose transformer or stnet" in capsys.readouterr().err
 
 
-def test_two_ranks_have_the_loss_and_the_gradient_of_one_process(tmp_path):
+@pytest.fixture(scope="module")
+def of_two_ranks(data_root, tmp_path_factory):
+    """What two processes have left: losses and gradients of each, and a run of every pretext."""
+    folder = tmp_path_factory.mktemp("ranks")
+    flags = ("--rc", "--use-doy", "--useall", "-e", 2, "--moco-k", 64, *SMALL, "--datapath", data_root, "-l", folder)
+    flags = (*flags, "--probe", data_root, "--probe-num", 40)  # which one rank measures, while the other waits
+    runs = [("main_moco", ["transformer", "--pretext", name, *flags]) for name in RUNS]
+    run_on_two([("tests.support.shared_losses", [folder]), *runs], folder)
+    return folder
+
+
+def test_two_ranks_have_the_loss_and_the_gradient_of_one_process(of_two_ranks):
     """The loss is over the batches of both, and the gradient what DDP makes of theirs."""
-    run_on_two([("tests.support.shared_losses", [tmp_path])], tmp_path)
     for rank in range(2):
-        for name, (loss, gradient) in torch.load(tmp_path / f"{rank}.pth").items():
+        found = torch.load(of_two_ranks / f"{rank}.pth")
+        assert found.keys() == shared_losses.PRETEXTS.keys()
+        for name, (loss, gradient) in found.items():
             expected = shared_losses.computed(name, World())
             assert loss.item() == pytest.approx(expected[0].item(), rel=1e-5)
             torch.testing.assert_close(gradient, expected[1], rtol=1e-4, atol=1e-6)
 
 
-def test_pretexts_train_on_two_ranks(data_root, tmp_path):
-    flags = ("--rc", "--use-doy", "--useall", "-e", 2, *SMALL, "--datapath", data_root, "-l", tmp_path)
-    flags = (*flags, "--probe", data_root, "--probe-num", 40)  # which one rank measures, while the other waits
-    flags = (*flags, "--moco-k", 64)
-    run_on_two([("main_moco", ["transformer", "--pretext", name, *flags]) for name in RUNS], tmp_path)
-    for folder in (tmp_path / name for name, _, _ in RUNS.values()):
+def test_pretexts_train_on_two_ranks(of_two_ranks):
+    for folder in (of_two_ranks / name for name, _, _ in RUNS.values()):
         assert len(rows(folder)) == 2 and all(loss < 1e4 for loss in column(folder, "valid_loss"))
         assert all(0 < accuracy <= 1 for accuracy in column(folder, "probe_linear"))

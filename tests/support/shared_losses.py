@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from datasets.classmap import CDL20
 from pretraining.barlow import BarlowTwins
+from pretraining.bert import BERT
 from pretraining.labels import Labels
 from pretraining.simclr import SimCLR
 from pretraining.summed import Summed, with_own_decoder
@@ -29,13 +30,23 @@ class Small(nn.Module):
         super().__init__()
         self.layer, self.decoder = nn.Linear(6, 4), nn.Identity()
 
+    def encode(self, view: tuple) -> Tensor:
+        return self.layer(view[0])
+
     def forward(self, view: tuple) -> Tensor:
-        return self.decoder(self.layer(view[0]))
+        return self.decoder(self.encode(view))
 
 
 def headless(pretext: nn.Module) -> nn.Module:
     """A pretext whose projections are the features."""
     pretext.encoder_q.decoder = nn.Identity()
+    return pretext
+
+
+def bert(encoder: nn.Module) -> BERT:
+    """BERT of observations of 6 bands."""
+    pretext = BERT(encoder, size=5, method="rc")
+    pretext.encoder_q.decoder = nn.Linear(4, 6)
     return pretext
 
 
@@ -50,6 +61,7 @@ def summed(encoder: nn.Module) -> Summed:
 PRETEXTS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "simclr": lambda encoder: headless(SimCLR(encoder, None, dim=4, T=0.2)),
     "barlow": lambda encoder: headless(BarlowTwins(encoder, None, dim=4, weight=0.1)),
+    "bert": bert,
     "supcon": lambda encoder: headless(SupCon(encoder, None, dim=4, T=0.2)),
     "labels": lambda encoder: Labels(encoder, None, CDL20),
     "summed": summed,
@@ -57,11 +69,19 @@ PRETEXTS: dict[str, Callable[[nn.Module], nn.Module]] = {
 
 
 def views_of(name: str, rank: int, ranks: int) -> tuple:
-    """The views of a rank, as its pretext takes them."""
-    first, second = torch.randn(2, SERIES, 6, generator=torch.Generator().manual_seed(1)).chunk(ranks, dim=1)[rank]
+    """The views of a rank, as its pretext takes them. Of the contaminated observations the last rank has most."""
+    generator = torch.Generator().manual_seed(1)
+    first, second = torch.randn(2, SERIES, 6, generator=generator).chunk(ranks, dim=1)[rank]
+    x, true = torch.randn(2, SERIES, 5, 6, generator=generator).chunk(ranks, dim=1)[rank]
+    chosen = (torch.arange(5 * SERIES) ** 2 % 61 < torch.arange(5 * SERIES)).view(SERIES, 5).chunk(ranks)[rank]
     labels = torch.tensor([0, 1, 2, 0, 1, 1, 3, 3]).chunk(ranks)[rank]
     pair = (first,), (second,)
-    views = {"labels": ((first,), labels), "supcon": (*pair, labels), "summed": (pair, (*pair, labels))}
+    views = {
+        "bert": ((x,), true, chosen),
+        "labels": ((first,), labels),
+        "supcon": (*pair, labels),
+        "summed": (pair, (*pair, labels)),
+    }
     return views.get(name, pair)
 
 
