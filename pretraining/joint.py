@@ -23,6 +23,9 @@ class Output(NamedTuple):
 class JointEmbedding(nn.Module):
     """Projects two random views of each series and compares them over the batches of all ranks.
 
+    A pretext's ``compare(first, second, *known)`` makes an Output of the projections (N, dim) of two views, and of what
+    its ``views`` gives beside these, (N, ...).
+
     Args:
         encoder: a network with a ``decoder``, which is replaced by ``head``.
         augment: makes two views, each the model input of the whole batch, of (series, generator).
@@ -38,12 +41,8 @@ class JointEmbedding(nn.Module):
         """Projections (B, dim) of a view, in float32."""
         return self.encoder_q(view).float()
 
-    def compare(self, first: Tensor, second: Tensor, *known: Tensor) -> Output:
-        """Loss and figures of projections (N, dim) of two views, given what ``views`` makes beside these, (N, ...)."""
-        raise NotImplementedError
-
     def compare_held_out(self, first: Tensor, second: Tensor, *known: Tensor) -> Output:
-        """The same of all held-out series."""
+        """What ``compare`` says of all held-out series."""
         return self.compare(first, second, *known)
 
     def views(self, series: Series, generator: Generator) -> tuple[ModelInput, ModelInput]:

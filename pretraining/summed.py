@@ -95,11 +95,10 @@ class Summed(nn.Module):
         return {"loss": self.total([figures["loss"] for figures in found]), **self.named(found)}
 
 
-def with_own_decoder(encoder: nn.Module, decoder: nn.Module) -> nn.Module:
-    """A network with the trunk of ``encoder``, the same parameters, and another decoder."""
+def sharing_trunk(encoder: nn.Module) -> nn.Module:
+    """The same network with the same parameters; to replace its decoder does not replace that of ``encoder``."""
     other = copy.copy(encoder)
-    other._modules = dict(encoder._modules)  # or else the decoder would be replaced in both
-    other.decoder = decoder
+    other._modules = dict(encoder._modules)
     return other
 
 
@@ -110,8 +109,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def build(builders: Sequence[Callable], encoder: nn.Module, augment: Callable, settings: dict) -> Summed:
     """The sum of the pretexts that these functions build, with the option ``sum_weight``."""
-    decoder, pretexts = encoder.decoder, []
-    for builder in builders:  # on the trunk of the one before, as a pretext may change it
-        pretexts.append(builder(with_own_decoder(encoder, decoder), augment, settings))
-        encoder = pretexts[-1].encoder_q
+    pretexts = [builder(sharing_trunk(encoder), augment, settings) for builder in builders]
     return Summed(pretexts, settings["sum_weight"])

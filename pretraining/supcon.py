@@ -56,12 +56,12 @@ class SupCon(JointEmbedding):
 
     def compare_held_out(self, first: Tensor, second: Tensor, labels: Tensor) -> Output:
         """The mean over groups of one size, so that it is comparable between epochs and data."""
-        found = [
-            (len(part[-1]), self.compare(*part))
-            for part in zip(*(tensor.split(GROUP) for tensor in (first, second, labels)), strict=True)
-        ]
-        loss = sum(count * output.loss for count, output in found) / len(labels)
-        return Output(loss, {"top1": sum(count * output.figures["top1"] for count, output in found) / len(labels)})
+        loss = top1 = 0
+        for one, other, known in zip(first.split(GROUP), second.split(GROUP), labels.split(GROUP), strict=True):
+            found = self.compare(one, other, known)
+            loss += len(known) * found.loss
+            top1 += len(known) * found.figures["top1"]
+        return Output(loss / len(labels), {"top1": top1 / len(labels)})
 
 
 def supervised_contrast(views: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ _MOCO = ("tests/scripts/test_moco_reference.py", *_REFERENCES)
 _TSCLS = ("tests/scripts/test_tscls_reference.py", *_REFERENCES)
 _LOOP = ("tests/pretraining/test_pretraining.py",)
 _RUNS = ("tests/scripts/test_two_ranks_reference.py", "tests/scripts/test_learning.py")
+_OPTIONS = "tests/pretraining/test_options.py"
 _PRETRAINING = tuple(f"tests/pretraining/test_{name}.py" for name in ("state", "step", "resuming"))
 
 
@@ -27,13 +28,13 @@ TARGETS = {
     "pretraining/joint.py": tuple(
         f"tests/pretraining/test_{name}.py" for name in ("simclr", "barlow", "supcon", "pretexts")
     ),
-    "pretraining/simclr.py": ("tests/pretraining/test_simclr.py", "tests/pretraining/test_pretexts.py"),
-    "pretraining/barlow.py": ("tests/pretraining/test_barlow.py", "tests/pretraining/test_pretexts.py"),
-    "pretraining/bert.py": ("tests/pretraining/test_bert.py", "tests/pretraining/test_pretexts.py"),
-    "pretraining/labels.py": ("tests/pretraining/test_labels.py", "tests/pretraining/test_pretexts.py"),
-    "pretraining/supcon.py": ("tests/pretraining/test_supcon.py", "tests/pretraining/test_pretexts.py"),
-    "pretraining/summed.py": ("tests/pretraining/test_summed.py", "tests/pretraining/test_pretexts.py"),
-    "tscls/test.py": ("tests/tscls/test_testing.py",),
+    "pretraining/simclr.py": ("tests/pretraining/test_simclr.py", _OPTIONS, "tests/pretraining/test_pretexts.py"),
+    "pretraining/barlow.py": ("tests/pretraining/test_barlow.py", _OPTIONS, "tests/pretraining/test_pretexts.py"),
+    "pretraining/bert.py": ("tests/pretraining/test_bert.py", _OPTIONS, "tests/pretraining/test_pretexts.py"),
+    "pretraining/labels.py": ("tests/pretraining/test_labels.py", _OPTIONS, "tests/pretraining/test_pretexts.py"),
+    "pretraining/supcon.py": ("tests/pretraining/test_supcon.py", _OPTIONS, "tests/pretraining/test_pretexts.py"),
+    "pretraining/summed.py": ("tests/pretraining/test_summed.py", _OPTIONS, "tests/pretraining/test_pretexts.py"),
+    "tscls/test.py": ("tests/tscls/test_testing.py", "tests/pretraining/test_pretexts.py"),
     "tscls/inputs.py": (*_TSCLS, "tests/scripts/test_tscls_full_series.py", "tests/tscls", *_RUNS),
     "tscls/training.py": ("tests/tscls/test_fit.py", *_TSCLS, "tests/tscls", *_RUNS),
     "tscls/classifier.py": ("tests/tscls/test_classifier.py", "tests/tscls/test_loading.py", *_TSCLS, "tests/tscls"),
@@ -77,6 +78,7 @@ TARGETS = {
 # (target, the changed line as it then reads, why nothing can notice it)
 _CLOCK = "the clock is never exactly there"
 _ABSENT = "any small number stands for a loss that is not measured"
+_SYMMETRIC = "the matrix is symmetric"
 _CHUNKS = "the sum over the queue is the same in one piece and in chunks; only speed differs"
 _PROMOTED = "the first chunk's float32 logits promote it"
 _ITSELF = "the mean over one pixel is the pixel"
@@ -113,13 +115,27 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
     (
         "pretraining/simclr.py",
         "return F.cross_entropy(logits, partner), (logits.detach().argmax(0) == partner).float().mean()",
-        "the matrix is symmetric",
+        _SYMMETRIC,
     ),
     (
         "pretraining/barlow.py",
         "loss, agreement = redundancy(second, first, self.weight)",
         "the matrix is transposed, and its elements are squared",
     ),
+    ("pretraining/joint.py", "return self.compare(second, first, *known)", "only barlow has it, which is symmetric"),
+    (
+        "pretraining/labels.py",
+        "totals = torch.zeros(3, device=world.device)  # loss, hits, series",
+        "float32 sums differ only after millions of series",
+    ),
+    (
+        "pretraining/supcon.py",
+        "log_probability = logits.log_softmax(0).masked_fill(~positive, 0)",
+        _SYMMETRIC,
+    ),
+    ("pretraining/supcon.py", "loss = -(log_probability.sum(0) / positive.sum(1)).mean()", _SYMMETRIC),
+    ("pretraining/supcon.py", "loss = -(log_probability.sum(1) / positive.sum(0)).mean()", _SYMMETRIC),
+    ("pretraining/supcon.py", "nearest = logits.detach().argmax(0)", _SYMMETRIC),
     ("mapping/windows.py", "largest = max(classes)", "the code comes first in an entry"),
     ("mapping/windows.py", "if (self.options.smooth >= 1):", _ITSELF),
     ("mapping/windows.py", "if self.options.smooth > 0:", _ITSELF),

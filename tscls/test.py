@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     classes = classifier.num_classes - 1
     classmap = open_classmap(args.datapath, classes)
     check_classes(classifier, classmap, args.model, args.datapath, "give data of the same class map")
-    selection = Selection(nclasses=classes, seed=classifier.seed, regions=args.regions)
+    selection = Selection(nclasses=classes, regions=args.regions)
     sets = {year: open_eval(args.datapath, year, selection) for year in args.years}
     described = {
         "model": classifier.name,

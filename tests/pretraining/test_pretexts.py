@@ -12,6 +12,7 @@ from pretraining import PRETEXTS
 from tests.support import shared_losses
 from tests.support.ranks import run_on_two
 from tests.support.runs import SMALL, checkpoint, column, pretrain, rows, same, train, weights
+from tscls import test as test_command
 from utils.runtime.distributed import World
 
 
@@ -133,7 +134,8 @@ def of_two_ranks(data_root, tmp_path_factory):
     flags = ("--rc", "--use-doy", "--useall", "-e", 2, "--moco-k", 64, *SMALL, "--datapath", data_root, "-l", folder)
     flags = (*flags, "--probe", data_root, "--probe-num", 40)  # which one rank measures, while the other waits
     runs = [("main_moco", ["transformer", "--pretext", name, *flags]) for name in RUNS]
-    run_on_two([("tests.support.shared_losses", [folder]), *runs], folder)
+    test = ["--model", folder / RUNS["labels"][0], "--datapath", data_root, "--out", folder / "tested", "-d", "cpu"]
+    run_on_two([("tests.support.shared_losses", [folder]), *runs, ("tscls.test", test)], folder)
     return folder
 
 
@@ -152,3 +154,11 @@ def test_pretexts_train_on_two_ranks(of_two_ranks):
     for folder in (of_two_ranks / name for name, _, _ in RUNS.values()):
         assert len(rows(folder)) == 2 and all(loss < 1e4 for loss in column(folder, "valid_loss"))
         assert all(0 < accuracy <= 1 for accuracy in column(folder, "probe_linear"))
+
+
+def test_two_ranks_test_a_checkpoint_like_one(data_root, of_two_ranks, tmp_path):
+    run = of_two_ranks / RUNS["labels"][0]
+    test_command.main(["--model", str(run), "--datapath", str(data_root), "--out", str(tmp_path / "out"), "-d", "cpu"])
+    (one,), (two,) = rows(tmp_path / "out", "testlog.csv"), rows(of_two_ranks / "tested", "testlog.csv")
+    assert float(one.pop("loss")) == pytest.approx(float(two.pop("loss")), rel=1e-5)
+    assert one == two

@@ -88,9 +88,7 @@ def test_a_run_is_saved_inside_an_epoch_as_often_as_told(data_root, tmp_path, mo
 
 
 @pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, 2), (signal.SIGTERM, 3), (signal.SIGTERM, 5)])
-def test_a_signal_ends_the_run_between_two_steps(
-    data_root, tmp_path, monkeypatch, capsys, uninterrupted, number, step
-):
+def test_a_signal_ends_the_run_between_two_steps(data_root, tmp_path, monkeypatch, capsys, uninterrupted, number, step):
     enqueue, steps = MoCo.enqueue, []
 
     def asked_to_stop(moco, keys):

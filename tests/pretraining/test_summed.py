@@ -10,12 +10,12 @@ import torch
 import main_moco
 from datasets.classmap import CDL20
 from moco.loader import two_views
-from models import build_model
+from models import NETWORKS, build_model
 from pretraining import PRETEXTS
 from pretraining.bert import BERT
 from pretraining.labels import Labels
 from pretraining.step import CompiledViews, TrainingStep
-from pretraining.summed import Summed, with_own_decoder
+from pretraining.summed import Summed, sharing_trunk
 from tests.support.pretexts import OFF, WORLD, random_series
 from utils.precision import Precision
 
@@ -30,11 +30,11 @@ def series(seed: int = 0):
     return random_series([12, 9, 15, 4], seed)._replace(labels=LABELS)
 
 
-def built(name: str, data_root, *flags: str, **network) -> Summed:
+def built(name: str, data_root, /, *flags: str, **network) -> Summed:
     given = ("--datapath", str(data_root), "-seq", "12", "--moco-k", "20", "--moco-dim", "8", "-b", "4", *flags)
     args = main_moco.get_args(["transformer", "--pretext", name, *given])
     torch.manual_seed(0)
-    encoder = build_model(**({"name": "transformer", "use_doy": True, "dropout": 0.0, "init": "torch"} | network))
+    encoder = build_model(**({"name": "transformer", "use_doy": True, "init": "torch"} | network), dropout=0.0)
     return PRETEXTS[name](encoder, partial(two_views, size=12, method="pad"), vars(args))
 
 
@@ -56,10 +56,12 @@ def test_the_encoder_is_that_of_the_last_part_with_its_head(data_root):
     assert labels.encoder_q.arguments["name"] == "transformer"
 
 
-@pytest.mark.parametrize("name", ["moco+labels", "moco+bert"])
-@pytest.mark.parametrize("splits", [1, 2])
-def test_the_trunk_is_one_and_the_heads_are_two(data_root, name, splits):
-    summed = built(name, data_root, "--bn-splits", str(splits))
+@pytest.mark.parametrize(
+    ("name", "model", "splits"),
+    [("moco+bert", "transformer", 1), *[("moco+labels", model, splits) for model in NETWORKS for splits in (1, 2)]],
+)
+def test_the_trunk_is_one_and_the_heads_are_two(data_root, name, model, splits):
+    summed = built(name, data_root, "--bn-splits", str(splits), name=model, sequencelength=12)
     first, second = (dict(part.encoder_q.named_parameters()) for part in summed.parts.values())
     for key, parameter in first.items():
         assert key.startswith("decoder.") or second[key] is parameter
@@ -75,7 +77,9 @@ def test_the_trunk_is_one_and_the_heads_are_two(data_root, name, splits):
 
 def test_another_decoder_leaves_the_first_network_as_it_was():
     network = build_model("stnet")
-    decoder, other = network.decoder, with_own_decoder(network, torch.nn.Identity())
+    decoder, other = network.decoder, sharing_trunk(network)
+    assert other.decoder is decoder
+    other.decoder = torch.nn.Identity()
     assert network.decoder is decoder and isinstance(other.decoder, torch.nn.Identity)
     assert other.mlp1 is network.mlp1 and type(other) is type(network)
 
@@ -172,10 +176,19 @@ def test_a_sum_of_other_parts_is_made_in_the_same_way():
     network = build_model("transformer", sequencelength=12, use_doy=True, init="torch", num_classes=21)
     parts = [
         Labels(network, lambda series, generator: two_views(series, generator, size=12, method="rc")[0], CDL20),
-        BERT(with_own_decoder(network, None), size=12, method="rc"),
+        BERT(sharing_trunk(network), size=12, method="rc"),
     ]
     summed = Summed(parts)
     assert summed.name == "labels+bert" and summed.classmap is None and summed.weights == [1, 1]
     output = summed(*summed.views(series(), generator()))
     output.loss.backward()
     assert all(parameter.grad is not None for parameter in summed.parameters())
+
+
+def test_a_sum_of_one_is_that_one():
+    network = build_model("transformer", sequencelength=12, use_doy=True, init="torch", dropout=0.0)
+    labels = Labels(network, lambda series, generator: two_views(series, generator, size=12, method="rc")[0], CDL20)
+    summed = Summed([labels], 0.5)
+    assert summed.name == "labels" and summed.encoder_q is network and summed.classmap == CDL20
+    views = summed.views(series(), generator())
+    assert summed(*views).loss.item() == pytest.approx(labels(*views[0]).loss.item())

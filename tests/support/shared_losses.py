@@ -13,7 +13,7 @@ from pretraining.barlow import BarlowTwins
 from pretraining.bert import BERT
 from pretraining.labels import Labels
 from pretraining.simclr import SimCLR
-from pretraining.summed import Summed, with_own_decoder
+from pretraining.summed import Summed, sharing_trunk
 from pretraining.supcon import SupCon
 from utils.runtime import distributed
 from utils.runtime.distributed import World
@@ -52,10 +52,7 @@ def bert(encoder: nn.Module) -> BERT:
 
 def summed(encoder: nn.Module) -> Summed:
     """SimCLR and SupCon on one encoder."""
-    parts = [
-        headless(kind(with_own_decoder(encoder, encoder.decoder), None, dim=4, T=0.3)) for kind in (SimCLR, SupCon)
-    ]
-    return Summed(parts, 0.5)
+    return Summed([headless(kind(sharing_trunk(encoder), None, dim=4, T=0.3)) for kind in (SimCLR, SupCon)], 0.5)
 
 
 PRETEXTS: dict[str, Callable[[nn.Module], nn.Module]] = {

@@ -9,9 +9,10 @@ import pytest
 from datasets.catalog import Selection, open_eval
 from datasets.classmap import ClassMap, write_classmap
 from tests.support.classifiers import small_classifier
+from tests.support.layout import write_store
 from tests.support.runs import pretrain, refused, rows, train
 from tscls import test as command
-from tscls.classifier import load_classifier
+from tscls.classifier import fresh_classifier, load_classifier
 from tscls.evaluation import scores_on
 from utils.report import write_comparison
 from utils.results.runs import read_run
@@ -45,6 +46,10 @@ def test_a_pre_training_on_labels_is_tested_without_a_real_label(learned, data_r
         assert float(row["oa"]) == pytest.approx(scores["oa"], abs=1e-4) and scores["oa"] > 0.5
         assert float(row["loss"]) == pytest.approx(scores["loss"], rel=1e-4)
     assert {"test_conf_mat.npy", "test_conf_mat_2020.npy", "classes.json"} <= {file.name for file in out.iterdir()}
+    (events,) = out.glob("events.*")
+    assert b"test_2020/oa" in events.read_bytes()
+    command.main(argv(learned, data_root, out, "--years", 2019, 2020))
+    assert [folder.name for folder in tmp_path.iterdir()] == ["untuned"]
     assert f"untuned, 2019: OA {expected(learned, data_root, 2019)['oa']:.4f}" in capsys.readouterr().out
 
 
@@ -65,6 +70,19 @@ def test_sites_and_draws_are_chosen(learned, data_root, tmp_path):
     scores = expected(learned, data_root, 2019, draws=2, regions=["Adams"])
     assert row["regions"] == "Adams" and int(row["series"]) == scores["series"] < 30
     assert float(row["loss"]) == pytest.approx(scores["loss"], rel=1e-4)
+
+
+def test_the_classes_of_the_classifier_are_those_of_the_files(tmp_path):
+    three = ClassMap.of([("wheat", 1, (0, 0, 0)), ("rice", 2, (0, 0, 0))])
+    root = tmp_path / "root"
+    write_store(root / "2019" / "eval", [0, 1, 2, 2])
+    write_classmap(root / "classmapping2.csv", three)
+    fresh_classifier("stnet", three, "rc").save(tmp_path / "model.pth")
+    command.main(argv(tmp_path / "model.pth", root, tmp_path / "out"))
+    assert json.loads((tmp_path / "out" / "classes.json").read_text()) == ["wheat", "rice", "Other"]
+    write_store(root / "2020" / "eval", [0, 1, 2, 3])
+    with pytest.raises(SystemExit, match="2"):
+        command.main(argv(tmp_path / "model.pth", root, tmp_path / "out", "--years", 2020))
 
 
 def test_a_classifier_of_other_classes_is_refused(data_root, tmp_path, capsys):
