@@ -14,7 +14,7 @@ from models import NETWORKS, build_model
 from pretraining import PRETEXTS
 from pretraining.bert import BERT
 from pretraining.labels import Labels
-from pretraining.step import CompiledViews, TrainingStep
+from pretraining.step import TrainingStep
 from pretraining.summed import Summed, sharing_trunk
 from tests.support.pretexts import OFF, WORLD, random_series
 from utils.precision import Precision
@@ -133,10 +133,14 @@ def test_gradients_are_the_weighted_sum_of_those_of_the_parts(data_root, name):
     assert all(p.grad is None for p in summed.parts.moco.encoder_k.parameters())
 
 
+def step_of(summed: Summed) -> TrainingStep:
+    optimizer = torch.optim.Adam([p for p in summed.parameters() if p.requires_grad], 0.01)
+    return TrainingStep(summed.train(), optimizer, Precision("off", WORLD.device))
+
+
 def test_a_step_moves_the_key_encoder_and_fills_the_queue(data_root):
-    summed = built("moco+labels", data_root, "--moco-m", "0.5").train()
-    optimizer = torch.optim.Adam([p for p in summed.parameters() if p.requires_grad], 0.1)
-    step = TrainingStep(summed, optimizer, Precision("off", WORLD.device))
+    summed = built("moco+labels", data_root, "--moco-m", "0.5")
+    step = step_of(summed)
     before = {key: tensor.clone() for key, tensor in summed.state_dict().items()}
     for _ in range(2):
         figures = step(series(), generator())
@@ -148,12 +152,12 @@ def test_a_step_moves_the_key_encoder_and_fills_the_queue(data_root):
     assert trained <= moved and "parts.moco.encoder_k.mlp1.0.lin.weight" in moved
 
 
-def test_views_compile_with_labels(data_root):
-    summed = built("moco+labels", data_root)
-    compiled = CompiledViews(summed.views, partial(torch.compile, fullgraph=True, dynamic=False, backend="eager"))
-    made, expected = compiled(series(), generator()), summed.views(series(), generator())
-    assert torch.equal(made[1][0].x, expected[1][0].x) and torch.equal(made[0][1].x, expected[0][1].x)
-    assert torch.equal(made[1][1], LABELS)
+def test_views_and_both_parts_compile_in_one_piece_each(data_root):
+    plain, whole = (step_of(built("moco+labels", data_root)) for _ in range(2))
+    whole.compile(partial(torch.compile, fullgraph=True, dynamic=False, backend="aot_eager"))
+    for seed in range(2):
+        torch.testing.assert_close(*(step(series(seed), generator(seed)) for step in (plain, whole)))
+    torch.testing.assert_close(whole.pretext.state_dict(), plain.pretext.state_dict(), atol=1e-4, rtol=1e-3)
 
 
 def test_evaluation_is_that_of_the_parts_and_changes_nothing(data_root):
