@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from datasets.catalog import Selection, open_unlabelled
+from datasets.catalog import Selection
 from datasets.simulate import ensure_default
 from datasets.store import SeriesSet
 from moco.loader import add_view_options, augmentation_of, two_views
 from models import NETWORKS, build_model, canonical_name, model_class
-from pretraining import PRETEXTS, add_arguments
-from pretraining.data import PretrainingData
+from pretraining import PRETEXTS, add_arguments, needs_labels
+from pretraining.data import HeldOutViews, PretrainingData, open_pool
 from pretraining.progress import EpochBar
 from pretraining.resume import ADVICE, RunState, hint
 from pretraining.step import TrainingStep, compile_step, is_compiling_wanted
@@ -33,7 +33,7 @@ from utils.results.logs import RunLog
 from utils.results.naming import DOY_NOTICE, pretraining_name
 from utils.runtime import distributed, watchdog
 from utils.runtime.distributed import World
-from utils.runtime.seeding import RandomStreams, make_generator, seed_everything
+from utils.runtime.seeding import RandomStreams, seed_everything
 from utils.runtime.signals import stop_requests
 from utils.schedule import Schedule, applied_rate
 
@@ -53,7 +53,7 @@ NOT_IDENTITY = frozenset(
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=options.HelpFormatter)
     parser.add_argument("model", help=f"the encoder: {', '.join(NETWORKS)}")
-    options.add_data(parser, DATAPATH, num_help="unlabelled series to draw, without --useall")
+    options.add_data(parser, DATAPATH, num_help="series to draw, without --useall")
     options.add_training(parser)
     add = parser.add_argument
     add("--pretext", choices=PRETEXTS, default="moco", help="what the encoder learns from")
@@ -99,7 +99,8 @@ def identity(args: argparse.Namespace, series: SeriesSet) -> dict:
     kept = {name: value for name, value in vars(args).items() if name not in NOT_IDENTITY}
     if args.cos:  # the schedule stretches over all epochs
         kept["epochs"] = args.epochs
-    return kept | {"data": f"of {len(series)} series, {series.fingerprint()}"}
+    fingerprint = series.fingerprint(with_labels=needs_labels(args.pretext))
+    return kept | {"data": f"of {len(series)} series, {fingerprint}"}
 
 
 def build_run(args: argparse.Namespace, series: SeriesSet, steps_per_epoch: int, device: torch.device) -> RunState:
@@ -173,20 +174,18 @@ def train(
                         saved = time.monotonic()
             means = epoch_means(run, world)
             speed = bar.close()
-            held_out = evaluate(run, data, args.seed, world)
+            held_out = evaluate(run, data, world)
             probed = probe(run.pretext.encoder_q, run.epoch) if log else {}
             end_epoch(run, means, speed | probed, held_out, log)
             if not run.is_finished(args.epochs, args.patience) and world.any_rank(is_stop_requested()):
                 stop(f"stopped after epoch {run.epoch - 1}", log, world)
 
 
-def evaluate(run: RunState, data: PretrainingData, seed: int, world: World) -> dict[str, float]:
+def evaluate(run: RunState, data: PretrainingData, world: World) -> dict[str, float]:
     """Held-out loss and figures, on views that are the same every time."""
     run.pretext.eval()
     world.average_statistics(run.pretext)
-    generator = make_generator(seed, "held-out", world.rank, device=world.device)
-    views = (run.pretext.views(series, generator) for series in data.held_out())
-    return run.pretext.evaluate(views, run.precision, world)
+    return run.pretext.evaluate(HeldOutViews(run.pretext.views, data), run.precision, world)
 
 
 def epoch_means(run: RunState, world: World) -> dict[str, float]:
@@ -260,11 +259,13 @@ def main(argv: list[str] | None = None) -> None:
         load_checkpoint(args.resume, ADVICE)  # before data are simulated
     with world.main_first():
         ensure_default(args.datapath)
-        series = open_unlabelled(args.datapath, args.year, num=None if args.useall else args.num, seed=args.seed)
+        selection = Selection(args.num, args.nclasses, args.seed, args.useall)
+        series = open_pool(args.datapath, args.year, selection, has_labels=needs_labels(args.pretext))
     labels = Selection(args.probe_num, args.nclasses, args.seed)
     probe = EpochProbe(args.probe, args.year, labels, every=args.probe_every, rc=args.rc)
     streams = RandomStreams(args.seed, world.device, world.rank)
-    data = PretrainingData(series, args.batchsize, streams, world, args.workers)
+    has_labels = needs_labels(args.pretext)
+    data = PretrainingData(series, args.batchsize, streams, world, args.workers, has_labels=has_labels)
     run = build_run(args, series, data.steps_per_epoch, world.device)
     folder = Path(args.logdir) / run_name(args, run.pretext)
     if world.is_main:
@@ -273,7 +274,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.evaluate:
         path = args.resume or folder / "model_best.pth"
         run.load_weights(path)
-        scores = evaluate(run, data, args.seed, world)
+        scores = evaluate(run, data, world)
         if world.is_main:
             told = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
             print(f"{path}: held-out {told} on {len(data.held_out_positions):,} series")

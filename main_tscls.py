@@ -16,7 +16,7 @@ from datasets.classmap import ClassMap
 from datasets.simulate import ensure_default
 from models import ESTIMATORS, INITS, NETWORKS, build_model, canonical_name, model_class
 from tscls.classifier import fresh_classifier, load_classifier
-from tscls.evaluation import evaluate
+from tscls.evaluation import check_classes, evaluate
 from tscls.inputs import length_method
 from tscls.pretrained import notes, start_from
 from tscls.recipe import FEW_LABELS, RECIPES, choose_recipe
@@ -157,10 +157,7 @@ def run(args: Namespace, name: str, method: str, seed: int, data: tuple, world: 
     seconds = None if args.eval else time.monotonic() - start
     world.barrier()
     classifier = load_classifier(folder, world.device)
-    if classifier.classmap and classifier.classmap.names != classmap.names:
-        raise UsageError(
-            f"{folder}: its classes are not those of {args.datapath}; give the -c that it was trained with"
-        )
+    check_classes(classifier, classmap, folder, args.datapath, "give the -c that it was trained with")
     if args.draws is not None:
         classifier.draws = args.draws
     tested = {"train_year": args.year, "regions": args.regions or ([args.leave_out] if args.leave_out else [])}

@@ -39,12 +39,14 @@ class Series(NamedTuple):
     """A padded batch of ragged series.
 
     values (B, L, 10) float reflectance; doy (B, L) int64; length (B,) int64, the number of real observations, which
-    come first. What stands behind them is 0.
+    come first. What stands behind them is 0. labels (B,) int64 are class ids, in batches for pretexts that learn from
+    them.
     """
 
     values: Tensor
     doy: Tensor
     length: Tensor
+    labels: Tensor | None = None
 
 
 class ModelInput(NamedTuple):

@@ -50,9 +50,9 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def augmentation_of(settings: dict) -> Augmentation:
-    """What the options of ``add_view_options`` say, by name."""
-    chosen = STRONGER if settings["aug_plus"] else PUBLISHED
+def augmentation_of(settings: dict, default: Augmentation = PUBLISHED) -> Augmentation:
+    """What the options of ``add_view_options`` say, by name; ``default`` where they say nothing."""
+    chosen = STRONGER if settings["aug_plus"] else default
     chosen = chosen._replace(**{name: settings[name] for name in chosen._fields if settings[name] is not None})
     return chosen._replace(**{f"{name}_probability": 0.0 for name in STEPS if settings[f"no_{name}"]})
 

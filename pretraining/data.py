@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Generator
 
 from datasets.batches import open_series, split_batches
-from datasets.store import SeriesSet
+from datasets.catalog import Selection, open_labelled, open_unlabelled
+from datasets.store import SeriesSet, join
 from datasets.transforms import Series
 from utils.errors import UsageError
 from utils.runtime.distributed import World
@@ -25,10 +28,21 @@ class PretrainingData:
         batch_size: series in a batch, of all ranks together.
         streams: gives the order of an epoch.
         workers: threads that read ahead.
+        has_labels: whether batches come with the labels of their series.
     """
 
-    def __init__(self, series: SeriesSet, batch_size: int, streams: RandomStreams, world: World, workers: int = 0):
+    def __init__(
+        self,
+        series: SeriesSet,
+        batch_size: int,
+        streams: RandomStreams,
+        world: World,
+        workers: int = 0,
+        *,
+        has_labels: bool = False,
+    ):
         self.batch_size, self.streams, self.world, self.workers = batch_size, streams, world, workers
+        self.labels = torch.from_numpy(series.labels) if has_labels else None
         self.train_positions, self.held_out_positions = hold_out(series, streams.seed, world.size)
         self.reader = open_series(series, world.device, fixed_width=True)
         self.steps_per_epoch = len(split_batches(self.train_positions, batch_size, drop_last=True))
@@ -49,10 +63,42 @@ class PretrainingData:
 
     def example(self) -> Series:
         """A batch as training sees it, to compile for."""
-        return self.reader.gather(self.world.shard(self.train_batches(0)[0]))
+        return next(self._shards(self.train_batches(0)[:1]))
 
     def _shards(self, batches: list[np.ndarray]) -> Iterator[Series]:
-        return self.reader.stream([self.world.shard(batch) for batch in batches], self.workers)
+        shards = [self.world.shard(batch) for batch in batches]
+        for shard, series in zip(shards, self.reader.stream(shards, self.workers), strict=True):
+            labels = None if self.labels is None else self.labels[shard].to(self.world.device, non_blocking=True)
+            yield series._replace(labels=labels)
+
+
+class HeldOutViews:
+    """Views of the held-out series of a rank, the same in every pass over them.
+
+    Args:
+        views: a pretext's ``views`` of (series, generator).
+    """
+
+    def __init__(self, views: Callable[[Series, Generator], tuple], data: PretrainingData):
+        self.views, self.data = views, data
+
+    def __iter__(self) -> Iterator[tuple]:
+        world = self.data.world
+        generator = make_generator(self.data.streams.seed, "held-out", world.rank, device=world.device)
+        return (self.views(series, generator) for series in self.data.held_out())
+
+
+def open_pool(datapath: str | Path, year: int, selection: Selection, *, has_labels: bool) -> SeriesSet:
+    """The series of a run: the unlabelled ones of a year, or those of train and valid with their labels.
+
+    Raises:
+        DataError: there are none, or fewer than selected.
+    """
+    if not has_labels:
+        num = None if selection.use_all else selection.num
+        return open_unlabelled(datapath, year, num=num, seed=selection.seed)
+    splits = open_labelled(datapath, year, selection)
+    return join((splits.train, splits.valid))
 
 
 def hold_out(series: SeriesSet, seed: int, ranks: int = 1) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from datasets.transforms import ModelInput, Series
 from utils.precision import Precision
-from utils.runtime.distributed import World, gather_with_gradient
+from utils.runtime.distributed import World, gather, gather_with_gradient
 
 
 class Output(NamedTuple):
@@ -38,13 +38,13 @@ class JointEmbedding(nn.Module):
         """Projections (B, dim) of a view, in float32."""
         return self.encoder_q(view).float()
 
-    def compare(self, first: Tensor, second: Tensor) -> Output:
-        """Loss and figures of the projections (N, dim) of two views."""
+    def compare(self, first: Tensor, second: Tensor, *known: Tensor) -> Output:
+        """Loss and figures of projections (N, dim) of two views, given what ``views`` makes beside these, (N, ...)."""
         raise NotImplementedError
 
-    def compare_held_out(self, first: Tensor, second: Tensor) -> Output:
+    def compare_held_out(self, first: Tensor, second: Tensor, *known: Tensor) -> Output:
         """The same of all held-out series."""
-        return self.compare(first, second)
+        return self.compare(first, second, *known)
 
     def views(self, series: Series, generator: Generator) -> tuple[ModelInput, ModelInput]:
         """Two random views of each series."""
@@ -53,9 +53,10 @@ class JointEmbedding(nn.Module):
     def before_step(self) -> None:
         """Nothing comes before a step."""
 
-    def forward(self, first: tuple, second: tuple) -> Output:
+    def forward(self, first: tuple, second: tuple, *known: Tensor) -> Output:
         """Compare two views of a batch."""
-        return self.compare(*(gather_with_gradient(self.project(view)) for view in (first, second)))
+        projections = [gather_with_gradient(self.project(view)) for view in (first, second)]
+        return self.compare(*projections, *map(gather, known))
 
     def after_step(self, output: Output) -> None:
         """Nothing comes after a step."""
@@ -63,10 +64,9 @@ class JointEmbedding(nn.Module):
     @torch.no_grad()
     def evaluate(self, views: Iterable[tuple], precision: Precision, world: World) -> dict[str, float]:
         """Loss and figures of two views of all held-out series; changes nothing."""
-        projections = []
-        for pair in views:
+        batches = []
+        for first, second, *known in views:
             with precision.autocast():
-                projections.append([self.project(view) for view in pair])
-        first, second = (world.all_gather(torch.cat(part)) for part in zip(*projections, strict=True))
-        found = self.compare_held_out(first, second)
+                batches.append([self.project(first), self.project(second), *known])
+        found = self.compare_held_out(*(world.all_gather(torch.cat(part)) for part in zip(*batches, strict=True)))
         return {"loss": float(found.loss), **{name: float(value) for name, value in found.figures.items()}}

@@ -71,8 +71,10 @@ class RunState:
         self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
 
     def checkpoint(self) -> dict:
-        """Everything that resuming, or fine-tuning from it, needs."""
+        """Everything that resuming, or fine-tuning from it, needs; of a classifier also what using it needs."""
+        classmap = getattr(self.pretext, "classmap", None)
         return {
+            **({"classmap": classmap.as_dict()} if classmap else {}),
             "model_state": self.pretext.state_dict(),
             "epoch": self.epoch,
             "val_loss_min": self.best,

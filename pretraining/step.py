@@ -117,7 +117,7 @@ class CompiledViews:
     def __call__(self, series: Series, generator: Generator) -> tuple:
         shape, device = series.values.shape, series.values.device
         if shape not in self.plans:
-            shadow = Series(*(part.to("meta") for part in series))
+            shadow = Series(*(part if part is None else part.to("meta") for part in series))
             self.plans[shape] = plan(lambda source: self.plain(shadow, source))
         return self.compiled(series, draw_all(self.plans[shape], device, generator))
 

@@ -25,7 +25,7 @@ from models import ESTIMATORS, ModelError, Network, SeriesEstimator, build_estim
 from tscls.checkpoints import check_normalisation, infer_model
 from tscls.estimators import load_estimator, save_estimator
 from tscls.inputs import Way
-from utils.checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint
+from utils.checkpoint import CheckpointError, encoder_state, load_checkpoint, load_weights, save_checkpoint
 from utils.precision import Precision
 from utils.runtime.seeding import make_generator
 
@@ -235,6 +235,8 @@ def load_classifier(
 ) -> Classifier:
     """The classifier of a run folder of main_tscls.py or of a checkpoint file, ours or a published one.
 
+    A pre-training on labels (``--pretext labels``) is one too.
+
     Published checkpoints hold neither model nor class map. The model is inferred from the tensors (STNet where they
     could be the Transformer's), unless ``model`` names it, or gives the arguments of ``build_model`` as a dict;
     ``classmap`` is None unless given.
@@ -246,7 +248,7 @@ def load_classifier(
     Raises:
         CheckpointError: no such file, one that holds other objects, or one that was trained on other input.
     """
-    path = _find(Path(path))
+    path = find_checkpoint(path)
     is_estimator = path.suffix == ".skops" and path.is_file()
     saved = load_estimator(path) if is_estimator else load_checkpoint(path, advice)
     check_normalisation(saved.get("normalisation"), path)
@@ -268,8 +270,9 @@ def load_classifier(
     return loaded
 
 
-def _find(path: Path) -> Path:
+def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint of a run folder; the path of a file as it is."""
+    path = Path(path)
     if path.is_file() or path.suffix in SUFFIXES:
         return path
     return next((path / name for name in FILES if (path / name).is_file()), path / FILES[0])
@@ -287,9 +290,12 @@ def _network(saved: dict, path: Path, model: str | dict | None) -> Network:
     state, told = saved["model_state"], saved.get("model")
     given = {"name": model} if isinstance(model, str) else dict(model or {})
     if any(name.removeprefix("module.").startswith("encoder_q.") for name in state):
-        raise CheckpointError(
-            f"{path}: a pre-training, which predicts no classes; fine-tune from it: main_tscls.py --pretrained {path}"
-        )
+        if "classmap" not in saved:
+            raise CheckpointError(
+                f"{path}: a pre-training, which predicts no classes; fine-tune from it:"
+                f" main_tscls.py --pretrained {path}"
+            )
+        state = encoder_state(state)
     if told and given and given["name"] != told["name"]:
         raise CheckpointError(f"{path}: is of {told['name']}, not of {given['name']}")
     arguments = told or {**infer_model(state), **given}

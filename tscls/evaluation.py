@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from datasets.batches import split_batches
+from datasets.classmap import ClassMap
 from datasets.store import SeriesSet
 from tscls.classifier import BATCH, Classifier
+from utils.errors import UsageError
 from utils.files import write_text
 from utils.metrics import SCORES, readable, score
 from utils.precision import Precision
@@ -54,6 +56,12 @@ def scores_on(
     log_probability = predict_all(classifier, series, world, draws=draws, precision=precision)
     scores = score(log_probability, series.labels)
     return {**scores, "series": len(series), "series_per_s": len(series) / (time.monotonic() - start)}
+
+
+def check_classes(classifier: Classifier, classmap: ClassMap, path: str | Path, datapath: str, remedy: str) -> None:
+    """UsageError, with a remedy, where the classifier in ``path`` knows its classes and they are not the data's."""
+    if classifier.classmap and classifier.classmap.names != classmap.names:
+        raise UsageError(f"{path}: its classes are not those of {datapath}; {remedy}")
 
 
 def evaluate(

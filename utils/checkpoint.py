@@ -85,12 +85,17 @@ class Taken(NamedTuple):
     normalisation: dict | None
 
 
-def trunk_state(model_state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The query encoder's tensors of a pre-training state, or a classifier's own, without decoder and day table."""
+def encoder_state(model_state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The query encoder's tensors of a pre-training state, or a classifier's own, under the names of a network."""
     state = {name.removeprefix("module."): tensor for name, tensor in model_state.items()}
     if any(name.startswith("encoder_q.") for name in state):
         state = {name.removeprefix("encoder_q."): t for name, t in state.items() if name.startswith("encoder_q.")}
-    return {name: tensor for name, tensor in state.items() if not is_fresh(name)}
+    return state
+
+
+def trunk_state(model_state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of ``encoder_state`` without decoder and day table."""
+    return {name: tensor for name, tensor in encoder_state(model_state).items() if not is_fresh(name)}
 
 
 def is_fresh(name: str) -> bool:

@@ -2,47 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pretraining.barlow import redundancy
-from pretraining.simclr import nt_xent
+from datasets.classmap import CDL20
+from pretraining.barlow import BarlowTwins
+from pretraining.labels import Labels
+from pretraining.simclr import SimCLR
+from pretraining.summed import Summed, with_own_decoder
+from pretraining.supcon import SupCon
 from utils.runtime import distributed
-from utils.runtime.distributed import World, gather_with_gradient
+from utils.runtime.distributed import World
 
-LOSSES = {
-    "simclr": lambda first, second: nt_xent(F.normalize(first, dim=1), F.normalize(second, dim=1), 0.2)[0],
-    "barlow": lambda first, second: redundancy(first, second, 0.1)[0],
+SERIES = 8  # of all ranks
+
+
+class Small(nn.Module):
+    """A network of one linear layer, whose input is a tensor (B, 6) in a tuple."""
+
+    num_features = 4
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.decoder = nn.Linear(6, 4), nn.Identity()
+
+    def forward(self, view: tuple) -> Tensor:
+        return self.decoder(self.layer(view[0]))
+
+
+def headless(pretext: nn.Module) -> nn.Module:
+    """A pretext whose projections are the features."""
+    pretext.encoder_q.decoder = nn.Identity()
+    return pretext
+
+
+def summed(encoder: nn.Module) -> Summed:
+    """SimCLR and SupCon on one encoder."""
+    parts = [
+        headless(kind(with_own_decoder(encoder, encoder.decoder), None, dim=4, T=0.3)) for kind in (SimCLR, SupCon)
+    ]
+    return Summed(parts, 0.5)
+
+
+PRETEXTS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "simclr": lambda encoder: headless(SimCLR(encoder, None, dim=4, T=0.2)),
+    "barlow": lambda encoder: headless(BarlowTwins(encoder, None, dim=4, weight=0.1)),
+    "supcon": lambda encoder: headless(SupCon(encoder, None, dim=4, T=0.2)),
+    "labels": lambda encoder: Labels(encoder, None, CDL20),
+    "summed": summed,
 }
 
 
-class Projected(nn.Module):
-    """The loss of two views through one linear layer."""
-
-    def __init__(self, name: str):
-        super().__init__()
-        torch.manual_seed(0)
-        self.layer, self.name = nn.Linear(6, 4), name
-
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        return LOSSES[self.name](*(gather_with_gradient(self.layer(view)) for view in (first, second)))
+def views_of(name: str, rank: int, ranks: int) -> tuple:
+    """The views of a rank, as its pretext takes them."""
+    first, second = torch.randn(2, SERIES, 6, generator=torch.Generator().manual_seed(1)).chunk(ranks, dim=1)[rank]
+    labels = torch.tensor([0, 1, 2, 0, 1, 1, 3, 3]).chunk(ranks)[rank]
+    pair = (first,), (second,)
+    views = {"labels": ((first,), labels), "supcon": (*pair, labels), "summed": (pair, (*pair, labels))}
+    return views.get(name, pair)
 
 
 def computed(name: str, world: World) -> tuple[Tensor, Tensor]:
-    """Loss and gradient of the weights for 8 series, shared out among the ranks."""
-    model = Projected(name)
-    views = torch.randn(2, 8, 6, generator=torch.Generator().manual_seed(1)).chunk(world.size, dim=1)[world.rank]
-    parallel = world.parallel(model)  # must live until the backward
-    loss = parallel(*views)
+    """Loss and gradient of the weights for 8 series, shared out among the ranks; the loss as their mean."""
+    torch.manual_seed(0)
+    pretext = PRETEXTS[name](Small())
+    parallel = world.parallel(pretext)  # must live until the backward
+    loss = parallel(*views_of(name, world.rank, world.size)).loss
     loss.backward()
-    return loss.detach(), model.layer.weight.grad
+    return world.all_reduce_sum_(loss.detach()) / world.size, pretext.encoder_q.layer.weight.grad
 
 
 def main(argv: list[str]) -> None:
     world = distributed.start("cpu")
-    found = {name: computed(name, world) for name in LOSSES}
+    found = {name: computed(name, world) for name in PRETEXTS}
     torch.save(found, Path(argv[0]) / f"{world.rank}.pth")
     world.finish()

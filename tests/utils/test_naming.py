@@ -38,6 +38,11 @@ def test_a_pretraining_run_is_named_by_its_options(given, name):
             "rc",
             "F_Mo_STNet_R200_RC_2019_Seed111",
         ),
+        (
+            {"pretrained": "results/P_MoCoV2+LabelsSTNet_RC_2019/model_best.pth"},
+            "rc",
+            "F_Mo+La_STNet_R3000_RC_2019_Seed111",
+        ),
         ({"pretrained": "elsewhere/mine/model.pth"}, "rc", "F_mi_STNet_R3000_RC_2019_Seed111"),
         ({"pretrained": CHECKPOINT, "freeze": True}, "rc", "F_TR_STNet_R3000_RC_2019_Seed111_frozen"),
         ({"use_doy": True}, "rc", "T_STNet_R3000_RC_2019_Seed111_doy"),

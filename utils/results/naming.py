@@ -52,7 +52,8 @@ def training_name(
     kind = "T"
     if pretrained:
         words = Path(pretrained).resolve().parent.name.split("_")
-        kind = f"F_{(words[1] if len(words) > 1 else words[0])[:2]}"
+        learner = words[1] if len(words) > 1 else words[0]
+        kind = "F_" + "+".join(part[:2] for part in learner.split("+"))
     return join_name(
         kind,
         model,

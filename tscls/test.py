@@ -1,0 +1,70 @@
+"""Test a classifier as it is, without training: a run of main_tscls.py, a checkpoint, a pre-training on labels.
+
+    python -m tscls.test --model results/P_LabelsSTNet_RC_2019 --datapath data/US-sim --out results/untuned
+
+Each year's eval split is predicted. The folder then holds what main_tscls.py leaves of a test, so that it is a row in
+its tables (python -m utils.report). The classes of the data must be those of the classifier.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from datasets.catalog import Selection, open_classmap, open_eval
+from tscls.classifier import find_checkpoint, load_classifier
+from tscls.evaluation import check_classes, evaluate
+from utils import options
+from utils.errors import Parser, UsageError, exit_cleanly
+from utils.precision import AMP, Precision
+from utils.results.logs import RunLog
+from utils.results.runs import is_pretraining
+from utils.runtime import distributed
+
+
+def get_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(prog="python -m tscls.test", description=__doc__, formatter_class=options.HelpFormatter)
+    add = parser.add_argument
+    add("--model", required=True, metavar="RUN", help="run folder, or a checkpoint file")
+    add("--datapath", required=True, help="data root, in the published layout or of stores")
+    add("--years", type=int, nargs="+", default=[2019], help="years to test on")
+    add("--regions", nargs="+", metavar="SITE", help="only these sites")
+    add("--out", required=True, type=Path, metavar="FOLDER", help="folder for scores, tables and pictures")
+    add("--draws", type=options.at_least(0), metavar="K", help="mean of K random draws, 0: all observations at once")
+    add("-d", "--device", default=None, help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
+    add("--amp", choices=AMP, default=None, help="mixed precision (default: bf16 on a GPU that supports it, else off)")
+    args = parser.parse_args(argv)
+    if is_pretraining(args.out):
+        raise UsageError(f"--out {args.out}: names in P_ are those of pre-trainings; give another")
+    return args
+
+
+@exit_cleanly
+def main(argv: list[str] | None = None) -> None:
+    args = get_args(argv)
+    world = distributed.start(args.device)
+    precision = Precision(args.amp, world.device)
+    advice = "give a run folder of main_tscls.py, of main_moco.py --pretext labels, or a checkpoint in one"
+    classifier = load_classifier(args.model, world.device, advice=advice)
+    if args.draws is not None:
+        classifier.draws = args.draws
+    classes = classifier.num_classes - 1
+    classmap = open_classmap(args.datapath, classes)
+    check_classes(classifier, classmap, args.model, args.datapath, "give data of the same class map")
+    selection = Selection(nclasses=classes, seed=classifier.seed, regions=args.regions)
+    sets = {year: open_eval(args.datapath, year, selection) for year in args.years}
+    described = {
+        "model": classifier.name,
+        "pretrained": str(find_checkpoint(args.model)),
+        "num": 0,
+        "year": args.years[0],
+    }
+    described |= {"out": str(args.out), "seed": classifier.seed}
+    log = RunLog(args.out, vars(args) | described, again=True) if world.is_main else None
+    tested = {"train_year": args.years[0], "regions": args.regions or []}
+    evaluate(classifier, sets, args.out, world, precision, log=log, **tested)
+    world.finish()
+
+
+if __name__ == "__main__":
+    main()
