@@ -37,11 +37,6 @@ class Pretraining(NamedTuple):
     options: tuple[str, ...] = ()
     model: str = "transformer"
 
-    @property
-    def is_labelled(self) -> bool:
-        """Whether it learns from labels (of simulated series)."""
-        return any("labels" in option or option == "supcon" for option in self.options)
-
 
 SCRATCH = {
     "scratch": Arm(options=("--init", "published")),
