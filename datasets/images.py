@@ -242,10 +242,10 @@ def _fingerprint(path: Path) -> dict:
     return {"file": str(path), "size": size, "sha256_of_16_pieces": digest.hexdigest()}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """The options that say which images are read, and how; the same for every command."""
     add = parser.add_argument_group("images").add_argument
-    add("--images", required=True, type=Path, metavar="PATH", help="file or folder with the images")
+    add("--images", required=required, type=Path, metavar="PATH", help="file or folder with the images")
     add("--bands", metavar="NAMES", help="names of the bands in the order of a file, such as B2,B3,B4")
     add("--dates", metavar="DATES", help="dates of the time steps in their order, or a file of them")
     add("--start", metavar="DATE", help="first day of composites, each dated at the middle of its period")

@@ -25,7 +25,14 @@ from models import ESTIMATORS, ModelError, Network, SeriesEstimator, build_estim
 from tscls.checkpoints import check_normalisation, infer_model
 from tscls.estimators import load_estimator, save_estimator
 from tscls.inputs import Way
-from utils.checkpoint import CheckpointError, encoder_state, load_checkpoint, load_weights, save_checkpoint
+from utils.checkpoint import (
+    CheckpointError,
+    encoder_state,
+    is_pretraining_state,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
 from utils.precision import Precision
 from utils.runtime.seeding import make_generator
 
@@ -289,7 +296,7 @@ def _network(saved: dict, path: Path, model: str | dict | None) -> Network:
     """The network that the checkpoint describes, or else the one that its tensors are of, with its weights."""
     state, told = saved["model_state"], saved.get("model")
     given = {"name": model} if isinstance(model, str) else dict(model or {})
-    if any(name.removeprefix("module.").startswith("encoder_q.") for name in state):
+    if is_pretraining_state(state):
         if "classmap" not in saved:
             raise CheckpointError(
                 f"{path}: a pre-training, which predicts no classes; fine-tune from it:"

@@ -49,7 +49,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def tables(classifier: Classifier, series: SeriesSet) -> Iterator[pd.DataFrame]:
     """The rows of the table, a piece at a time."""
-    ids, first = _ids(series), 0
+    ids, first = ids_of(series), 0
     for log_probability in classifier.predict(series):
         yield _table(classifier, ids(first, len(log_probability)), log_probability)
         first += len(log_probability)
@@ -71,7 +71,7 @@ def _table(classifier: Classifier, ids: np.ndarray | pd.Series, log_probability:
     )
 
 
-def _ids(series: SeriesSet) -> Callable[[int, int], np.ndarray | pd.Series]:
+def ids_of(series: SeriesSet) -> Callable[[int, int], np.ndarray | pd.Series]:
     """A function that gives the ids of the next series (first, count) of a whole store, as its index writes them."""
     index = series.store.path / "index.csv"
     if not index.is_file() or "id" not in pd.read_csv(index, nrows=0).columns:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models import Network
-from tscls.checkpoints import check_normalisation
-from utils.checkpoint import Taken, load_pretrained
+import torch
 
+from models import ModelError, Network, build_model
+from tscls.checkpoints import check_normalisation
+from tscls.classifier import Classifier, find_checkpoint, load_classifier
+from utils.checkpoint import Taken, is_pretraining_state, load_checkpoint, load_pretrained
+
+ADVICE = "give a run folder of main_tscls.py or main_moco.py, or a checkpoint in one"
 SAME_TRUNK = ("stnet", "transformer")  # each starts from a checkpoint of the other
 
 
@@ -21,6 +25,28 @@ def start_from(network: Network, path: str | Path) -> Taken:
     taken = load_pretrained(network, path, SAME_TRUNK if name in SAME_TRUNK else (name,))
     check_normalisation(taken.normalisation, path)
     return taken
+
+
+def open_encoder(path: str | Path, device: torch.device, *, name: str | None = None) -> Classifier:
+    """The network of a classifier or of a pre-training, to embed series; of a pre-training its decoder is untrained.
+
+    ``name``: the network that takes the weights, where that is not what the checkpoint says.
+
+    Raises:
+        CheckpointError: no such checkpoint, or one of another kind. ModelError: scikit-learn has no features.
+    """
+    file = find_checkpoint(path)
+    saved = load_checkpoint(file, ADVICE) if file.suffix != ".skops" else {}
+    if not saved or "classmap" in saved or not is_pretraining_state(saved["model_state"]):
+        loaded = load_classifier(file, device, model=name, advice=ADVICE)
+        if not loaded.is_network:
+            raise ModelError(f"{loaded.name} has no features: only networks do")
+        return loaded
+    told = saved.get("model") or {}
+    size = int(told.get("sequencelength", 70))
+    network = build_model(name or told.get("name", "stnet"), sequencelength=size, use_doy=bool(told.get("use_doy")))
+    taken = start_from(network, file)
+    return Classifier(network.to(device), None, size, taken.length_method or "pad")
 
 
 def notes(network: Network, taken: Taken, path: str | Path) -> list[str]:

@@ -85,10 +85,15 @@ class Taken(NamedTuple):
     normalisation: dict | None
 
 
+def is_pretraining_state(state: dict[str, Tensor]) -> bool:
+    """Whether these tensors are of a pre-training, and not of a classifier."""
+    return any(name.removeprefix("module.").startswith("encoder_q.") for name in state)
+
+
 def encoder_state(model_state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The query encoder's tensors of a pre-training state, or a classifier's own, under the names of a network."""
     state = {name.removeprefix("module."): tensor for name, tensor in model_state.items()}
-    if any(name.startswith("encoder_q.") for name in state):
+    if is_pretraining_state(state):
         state = {name.removeprefix("encoder_q."): t for name, t in state.items() if name.startswith("encoder_q.")}
     return state
 

@@ -1,0 +1,113 @@
+"""The runs of a comparison: every arm with every budget and seed, several at a time, each one once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+import main_tscls
+from benchmarks.evidence.arms import Arm
+from benchmarks.evidence.pretrain import file_name
+from datasets.catalog import Selection, open_classmap, open_eval
+from tscls.classifier import load_classifier
+from utils.files import atomic_write
+
+
+class Target(NamedTuple):
+    """What the arms are trained and tested on.
+
+    Attributes:
+        datapath: data root with labels. year: trained on. years: tested on.
+        leave_out: a site that is left out of training and tested on alone.
+    """
+
+    datapath: str
+    year: int
+    years: tuple[int, ...]
+    leave_out: str | None = None
+
+
+class Cell(NamedTuple):
+    """One run: an arm, the checkpoint that it starts from, labelled series, seed."""
+
+    name: str
+    arm: Arm
+    checkpoint: str | None
+    labels: int
+    seed: int
+
+
+class Predictions(NamedTuple):
+    """Log-probabilities (N, classes) of the test series of all years, and their true classes (N,)."""
+
+    log_probability: np.ndarray
+    truth: np.ndarray
+
+
+def run_cell(cell: Cell, target: Target, logdir: Path) -> Predictions:
+    """Train and test; what was predicted is kept beside the run, and read back the next time."""
+    folder = logdir / "runs" / file_name(cell.name)
+    kept = folder / f"n{cell.labels}_seed{cell.seed}.npz"
+    asked = json.dumps([cell.arm, cell.checkpoint, target])
+    if kept.is_file():
+        with np.load(kept) as file:
+            if str(file["asked"]) == asked:
+                return Predictions(file["log_probability"], file["truth"])
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = train(cell, target, folder) if cell.arm.is_trained else cell.checkpoint
+    found = predict(trained, target, cell.seed)
+    with atomic_write(kept) as partial:
+        np.savez_compressed(partial, asked=asked, **found._asdict())
+    return found
+
+
+def train(cell: Cell, target: Target, folder: Path) -> Path:
+    """Train by main_tscls.py; returns the run folder."""
+    options = [
+        *(cell.arm.model, "--rc", "-n", cell.labels, "--seeds", cell.seed, "--logdir", folder, *cell.arm.options),
+        *("--datapath", target.datapath, "--year", target.year, "--years", *target.years),
+        *(("--leave-out", target.leave_out) if target.leave_out else ()),
+        *(("--pretrained", cell.checkpoint) if cell.checkpoint else ()),
+        *(("--use-doy",) if cell.arm.model == "transformer" else ()),
+    ]
+    with open(folder / f"n{cell.labels}_seed{cell.seed}.txt", "w", encoding="utf-8") as file:
+        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            (run,) = main_tscls.main(list(map(str, options)))
+    return run
+
+
+def predict(trained: str | Path, target: Target, seed: int) -> Predictions:
+    """What a trained classifier predicts for the test series of every year."""
+    classifier = load_classifier(trained, "cpu", classmap=open_classmap(target.datapath))
+    selection = Selection(seed=seed, leave_out=target.leave_out)
+    sets = [open_eval(target.datapath, year, selection) for year in target.years]
+    parts = [part.numpy() for series in sets for part in classifier.predict(series)]
+    return Predictions(np.concatenate(parts), np.concatenate([series.labels for series in sets]))
+
+
+def averaged(members: Iterable[Predictions]) -> Predictions:
+    """The ensemble: the mean of the members' probabilities."""
+    members = list(members)
+    mean = np.logaddexp.reduce([one.log_probability for one in members]) - np.log(len(members))
+    return Predictions(mean, members[0].truth)
+
+
+def in_parallel(work: Callable, tasks: list[tuple], jobs: int) -> list:
+    """The results of ``work(*task)``, in order; with several jobs each in a process with one thread."""
+    if jobs == 1 or len(tasks) < 2:
+        return [work(*task) for task in tasks]
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        futures = [pool.submit(work, *task) for task in tasks]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
