@@ -7,12 +7,15 @@ import math
 import pytest
 import torch
 
-from pretraining.resume import RunState, differences, hint, saved_identity
+from pretraining.resume import saved_identity
+from utils.results.resume import differences, hint
+from utils.results.state import RunState
+from utils.runtime.distributed import World
 
 
 def fresh(start_epoch: int = 0) -> RunState:
     return RunState(
-        None, None, None, identity={}, length_method="rc", steps_per_epoch=3, start_epoch=start_epoch
+        None, None, None, World(), identity={}, describe=dict, steps_per_epoch=3, start_epoch=start_epoch
     )  # fmt: skip
 
 
@@ -47,6 +50,9 @@ def test_a_run_is_finished_after_its_epochs_or_its_patience(epoch, since_best, f
     run = fresh(epoch)
     run.epochs_since_best = since_best
     assert run.is_finished(epochs=5, patience=3) is finished
+    assert run.is_finished(epochs=5, patience=None) is (epoch == 5)
+    assert run.is_last(epochs=5, patience=3) is (finished or epoch == 4)
+    assert run.is_last(epochs=5, patience=None) is (epoch >= 4)
 
 
 def test_only_what_both_say_is_compared():
