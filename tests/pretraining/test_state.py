@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from pretraining.resume import saved_identity
-from utils.results.resume import differences, hint
 from utils.results.state import RunState
 from utils.runtime.distributed import World
 
@@ -55,16 +54,5 @@ def test_a_run_is_finished_after_its_epochs_or_its_patience(epoch, since_best, f
     assert run.is_last(epochs=5, patience=None) is (epoch >= 4)
 
 
-def test_only_what_both_say_is_compared():
-    here = {"batchsize": 16, "mlp": True, "moco_k": 64, "seed": 3}
-    assert differences(here, {"batchsize": 16, "other": 1}) == ""
-    assert differences(here, {"batchsize": 8, "mlp": False, "moco_k": 64}) == (
-        "-b 16 here, 8 in the checkpoint; with --mlp here, without --mlp in the checkpoint"
-    )
+def test_a_published_checkpoint_says_nothing_of_its_run():
     assert saved_identity({"model_state": {}}) == {}
-
-
-def test_the_hint_names_the_last_checkpoint_or_the_one_resumed_from(tmp_path):
-    assert hint(tmp_path, None) == "" and hint(tmp_path, "x.pth") == "; resume with --resume x.pth"
-    (tmp_path / "model_last.pth").touch()
-    assert hint(tmp_path, "x.pth") == f"; resume with --resume {tmp_path / 'model_last.pth'}"

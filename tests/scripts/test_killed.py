@@ -16,8 +16,8 @@ from tests.support.runs import SMALL, rows
 
 # In every step a state is saved. 54 series are pre-trained on: 3 or 2 steps an epoch.
 COMMON = (*SMALL, "--save-minutes", "1e-9", "-p", 1)
-MOCO = ("tempcnn", "--rc", "--useall", "--moco-k", 50, "-e", 3, *COMMON)
-TSCLS = ("tempcnn", "svm", "--rc", "-n", 50, "--seeds", 1, 2, "-e", 2, *COMMON)
+MOCO = ("stnet", "--rc", "--useall", "--moco-k", 50, "-e", 3, *COMMON)
+TSCLS = ("stnet", "svm", "--rc", "-n", 50, "--seeds", 1, 2, "-e", 2, *COMMON)
 SCENES = {  # script, its arguments, whether two processes run it, and the least number of kills
     "moco": ("main_moco", (*MOCO, "-j", 0), False, 5),
     "moco, reading ahead": ("main_moco", (*MOCO, "-j", 2, "--clip-grad", 1), False, 5),
