@@ -6,8 +6,6 @@ python main_moco.py transformer --rc --use-doy --useall --mlp
 from __future__ import annotations
 
 import argparse
-import math
-import time
 from functools import partial
 from pathlib import Path
 
@@ -22,31 +20,34 @@ from models import NETWORKS, build_model, canonical_name, model_class
 from pretraining import PRETEXTS, add_arguments, needs_labels
 from pretraining.data import HeldOutViews, PretrainingData, open_pool
 from pretraining.progress import EpochBar
-from pretraining.resume import ADVICE, RunState, hint
+from pretraining.resume import ADVICE, UNTRAINED, describe, load, load_weights
 from pretraining.step import TrainingStep, compile_step, is_compiling_wanted
 from tscls.probe import EpochProbe
 from utils import options
-from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.checkpoint import load_checkpoint
 from utils.errors import Parser, UsageError, exit_cleanly
 from utils.precision import Precision
+from utils.results.keeper import Keeper
 from utils.results.logs import RunLog
+from utils.results.losses import LossWatch, bad_batch, check_finite
 from utils.results.naming import DOY_NOTICE, pretraining_name
+from utils.results.resume import AUTO, Saved, arguments, enter_folder, find_saved, hint, how_to_continue
+from utils.results.state import RunState
 from utils.runtime import distributed, watchdog
 from utils.runtime.distributed import World
 from utils.runtime.seeding import RandomStreams, seed_everything
-from utils.runtime.signals import stop_requests
+from utils.runtime.signals import Requests
 from utils.schedule import Schedule, applied_rate
 
 DATAPATH = "data/US-sim"
 
 PATIENCE = 10  # epochs without a better held-out loss
 FEW_STEPS = 10  # of an epoch; with fewer the user is told
-SAVE_SECONDS = 600  # inside an epoch, model_last.pth is at most this old
 
 # Options that do not decide what a run computes. For the data, their fingerprint is compared instead.
 NOT_IDENTITY = frozenset(
     "datapath year num useall nclasses workers epochs start_epoch print_freq device logdir suffix amp compile"
-    " resume evaluate patience probe probe_every probe_num".split()
+    " resume save_minutes evaluate patience probe probe_every probe_num".split()
 )
 
 
@@ -57,7 +58,6 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     options.add_training(parser)
     add = parser.add_argument
     add("--pretext", choices=PRETEXTS, default="moco", help="what the encoder learns from")
-    add("--resume", metavar="PATH", help="resume from this checkpoint (model_last.pth: exactly where the run was)")
     add("--start-epoch", type=options.at_least(0), default=0, help="number of the first epoch")
     add("--optimizer", choices=("adam", "sgd"), default="adam", help="what updates the query encoder")
     add("--momentum", type=options.fraction, default=0.9, help="of sgd")
@@ -97,12 +97,14 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
 def identity(args: argparse.Namespace, series: SeriesSet) -> dict:
     """What decides what a run computes, by option: a checkpoint with other values is not resumed."""
     kept = {name: value for name, value in vars(args).items() if name not in NOT_IDENTITY}
+    if args.amp:  # else the device decides
+        kept["amp"] = args.amp
     if args.cos:  # the schedule stretches over all epochs
         kept["epochs"] = args.epochs
     return kept | {"data": f"of {len(series)} series, {series.fingerprint(with_labels=needs_labels(args.pretext))}"}
 
 
-def build_run(args: argparse.Namespace, series: SeriesSet, steps_per_epoch: int, device: torch.device) -> RunState:
+def build_run(args: argparse.Namespace, series: SeriesSet, steps_per_epoch: int, world: World) -> RunState:
     """A run at its beginning: encoder, pretext, optimizer."""
     seed_everything(args.seed)
     length_method = "rc" if args.rc else "pad"
@@ -115,13 +117,14 @@ def build_run(args: argparse.Namespace, series: SeriesSet, steps_per_epoch: int,
     )
     augmentation = augmentation_of(vars(args))
     views = partial(two_views, size=args.sequencelength, method=length_method, augmentation=augmentation)
-    pretext = PRETEXTS[args.pretext](encoder, views, vars(args)).to(device)
+    pretext = PRETEXTS[args.pretext](encoder, views, vars(args)).to(world.device)
     return RunState(
         pretext,
         build_optimizer(args, pretext),
-        Precision(args.amp, device),
+        Precision(args.amp, world.device, args.clip_grad),
+        world,
         identity=identity(args, series),
-        length_method=length_method,
+        describe=partial(describe, pretext, length_method),
         steps_per_epoch=steps_per_epoch,
         start_epoch=args.start_epoch,
     )
@@ -143,118 +146,96 @@ def train(
     data: PretrainingData,
     streams: RandomStreams,
     log: RunLog | None,
-    world: World,
     probe: EpochProbe,
+    watch: LossWatch,
+    keeper: Keeper,
 ) -> None:
     """Train to the last epoch, or until the held-out loss no longer improves."""
+    world = run.world
     schedule = Schedule(
         args.learning_rate, data.steps_per_epoch, args.epochs, args.warmup_epochs, args.schedule, args.cos
     )
-    with step.parallel(world), stop_requests() as is_stop_requested:
-        saved = time.monotonic()
+    with step.parallel(world), keeper.requests.deferred():
         while not run.is_finished(args.epochs, args.patience):
-            run.pretext.train()
+            run.module.train()
             bar = EpochBar(run.epoch, run.step, data.steps_per_epoch, is_shown=world.is_main)
             for series in data.train(run.epoch, run.step):
                 streams.seek(run.epoch, run.step)
                 schedule.apply(run.optimizer, run.steps_done)
                 figures = step(series, streams.augment)
                 run.add_step(figures)
+                watch.add(figures["loss"], run.epoch, run.step)
                 bar.update(len(series.length) * world.size)
                 is_log_step = run.steps_done % args.print_freq == 0
                 if is_log_step:
                     log_step(run, figures, bar, log)
-                if run.step < data.steps_per_epoch and (is_log_step or world.size == 1):  # any_rank is a collective
-                    if world.any_rank(is_stop_requested()):
-                        save_inside_epoch(run, log, world)
-                        stop(f"stopped in epoch {run.epoch} after step {run.step}", log, world)
-                    if world.any_rank(time.monotonic() - saved > SAVE_SECONDS):
-                        save_inside_epoch(run, log, world)
-                        saved = time.monotonic()
-            means = epoch_means(run, world)
+                if is_log_step or world.size == 1:  # it is a collective
+                    keeper.after_step()
+            means = epoch_means(run)
             speed = bar.close()
-            held_out = evaluate(run, data, world)
-            probed = probe(run.pretext.encoder_q, run.epoch) if log else {}
-            end_epoch(run, means, speed | probed, held_out, log)
-            if not run.is_finished(args.epochs, args.patience) and world.any_rank(is_stop_requested()):
-                stop(f"stopped after epoch {run.epoch - 1}", log, world)
+            held_out = evaluate(run, data)
+            probed = probe(run.module.encoder_q, run.epoch) if log else {}
+            is_best = end_epoch(run, means, speed | probed, held_out, log)
+            keeper.after_epoch(*["model_best.pth"] * is_best, is_last=run.is_last(args.epochs, args.patience))
+            run.begin_epoch()
 
 
-def evaluate(run: RunState, data: PretrainingData, world: World) -> dict[str, float]:
+def evaluate(run: RunState, data: PretrainingData) -> dict[str, float]:
     """Held-out loss and figures, on views that are the same every time."""
-    run.pretext.eval()
-    world.average_statistics(run.pretext)
-    return run.pretext.evaluate(HeldOutViews(run.pretext.views, data), run.precision, world)
+    run.module.eval()
+    run.world.average_statistics(run.module)
+    return run.module.evaluate(HeldOutViews(run.module.views, data), run.precision, run.world)
 
 
-def epoch_means(run: RunState, world: World) -> dict[str, float]:
+def epoch_means(run: RunState) -> dict[str, float]:
     """Means of the epoch's losses and figures over steps and ranks."""
-    means = {
+    world = run.world
+    return {
         name: world.all_reduce_sum_(total.clone()).item() / world.size / run.step for name, total in run.sums.items()
     }
-    check_finite(means["loss"], run.epoch)
-    return means
 
 
-def end_epoch(run: RunState, means: dict, more: dict, held_out: dict, log: RunLog | None) -> None:
-    """Log an epoch, save, and move on to the next.
+def end_epoch(run: RunState, means: dict, more: dict, held_out: dict, log: RunLog | None) -> bool:
+    """Log an epoch; returns whether it is the best so far.
 
     ``means`` and ``held_out`` have loss and figures by name; ``more`` are further columns, the speed among them.
     """
-    check_finite(held_out["loss"], run.epoch)
+    check_finite(held_out["loss"], "the held-out loss", run.epoch)
     row = {"epoch": run.epoch, "lr": applied_rate(run.optimizer)}
     row |= {f"train_{name}": value for name, value in means.items()} | more
     row |= {f"valid_{name}": value for name, value in held_out.items()}
     is_best = run.end_epoch(held_out["loss"])
     if log:
         log.epoch(row)
-        for name in ("model_best.pth", "model_last.pth") if is_best else ("model_last.pth",):
-            save_checkpoint(log.folder / name, run.checkpoint())
         told = ", ".join(f"{name} {means[name]:.4f} (held out {value:.4f})" for name, value in held_out.items())
         print(f"epoch {run.epoch}: {told}, {more['series_per_s']:,.0f} series/s", flush=True)
-    run.begin_epoch()
+    return is_best
 
 
 def log_step(run: RunState, figures: dict[str, torch.Tensor], bar: EpochBar, log: RunLog | None) -> None:
     """Show the step's loss on the progress bar and in TensorBoard."""
     values = {name: value.item() for name, value in figures.items()}
-    check_finite(values["loss"], run.epoch)
     bar.show(f"loss {values['loss']:.3f}, {bar.rate:,.0f} series/s")
     if log:
         log.scalars("step", values | {"series_per_s": bar.rate}, run.steps_done)
 
 
-def check_finite(loss: float, epoch: int) -> None:
-    if not math.isfinite(loss):
-        raise UsageError(f"the loss became {loss} in epoch {epoch}; lower -lr, or raise --moco-t")
-
-
-def save_inside_epoch(run: RunState, log: RunLog | None, world: World) -> None:
-    """Save model_last.pth; rank 0 writes what all ranks agree on."""
-    world.average_statistics(run.pretext)
-    for total in run.sums.values():
-        world.all_reduce_sum_(total).div_(world.size)
-    if log:
-        save_checkpoint(log.folder / "model_last.pth", run.checkpoint())
-
-
-def stop(when: str, log: RunLog | None, world: World) -> None:
-    """End the run, which is saved, on all ranks together."""
-    world.final_barrier()
-    raise KeyboardInterrupt(f"{when}; resume with --resume {log.folder / 'model_last.pth'}" if log else when)
-
-
 @exit_cleanly
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
-    world = distributed.start(args.device)
+    with Requests(how_to_continue("main_moco.py", argv)).heard() as requests:
+        pretrain(args, distributed.start(args.device), requests)
+
+
+def pretrain(args: argparse.Namespace, world: World, requests: Requests) -> None:
+    """Do what the command line says."""
     if args.batchsize % world.size:
         raise UsageError(f"-b {args.batchsize} cannot be divided among {world.size} ranks; give a multiple")
     if args.use_doy and not model_class(args.model).uses_doy_flag:
         args.use_doy = False
         if world.is_main:
             print(f"{args.model}: --use-doy changes nothing ({DOY_NOTICE})")
-    if args.resume:
+    if args.resume and args.resume != AUTO:
         load_checkpoint(args.resume, ADVICE)  # before data are simulated
     has_labels, selection = needs_labels(args.pretext), Selection(args.num, args.nclasses, args.seed, args.useall)
     with world.main_first():
@@ -264,34 +245,39 @@ def main(argv: list[str] | None = None) -> None:
     probe = EpochProbe(args.probe, args.year, labels, every=args.probe_every, rc=args.rc)
     streams = RandomStreams(args.seed, world.device, world.rank)
     data = PretrainingData(series, args.batchsize, streams, world, args.workers, has_labels=has_labels)
-    run = build_run(args, series, data.steps_per_epoch, world.device)
-    folder = Path(args.logdir) / run_name(args, run.pretext)
+    run = build_run(args, series, data.steps_per_epoch, world)
+    folder = Path(args.logdir) / run_name(args, run.module)
+    saved, note = find_saved(args.resume, folder, ADVICE)
     if world.is_main:
         tell(args, series, data)
 
     if args.evaluate:
-        path = args.resume or folder / "model_best.pth"
-        run.load_weights(path)
-        scores = evaluate(run, data, world)
+        path = saved.path if saved else folder / "model_best.pth"
+        load_weights(run, saved or Saved(path, load_checkpoint(path, UNTRAINED)))
+        scores = evaluate(run, data)
         if world.is_main:
             told = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
             print(f"{path}: held-out {told} on {len(data.held_out_positions):,} series")
         return world.finish()
 
-    if args.resume:
-        run.load(args.resume)
+    if saved:
+        load(run, saved)
+        if world.is_main and note:
+            print(note, flush=True)
         if run.is_finished(args.epochs, args.patience):
             if world.is_main:
                 flag = f"-e {args.epochs}" if run.epoch >= args.epochs else f"--patience {args.patience}"
-                print(f"{args.resume}: nothing to train, {run.epoch} epochs are done ({flag}); to continue, raise it")
+                print(f"{saved.path}: nothing to train, {run.epoch} epochs are done ({flag}); to continue, raise it")
             return world.finish()
-    step = TrainingStep(run.pretext, run.optimizer, run.precision)
+    step = TrainingStep(run.module, run.optimizer, run.precision)
     if is_compiling_wanted(args.compile, world):
         compile_step(step, data.example(), world, is_required=args.compile)
     with world.main_first():
-        log = RunLog(folder, vars(args), resume_epoch=run.epoch if args.resume else None) if world.is_main else None
-    watchdog.set_hint(partial(hint, folder, args.resume))
-    train(args, run, step, data, streams, log, world, probe)
+        log = open_log(args, folder, saved, run.epoch) if world.is_main else None
+    watchdog.set_hint(partial(hint, folder, saved.path if saved else None))
+    watch = LossWatch(partial(bad_batch, data.series_of, data.steps_per_epoch, folder))
+    keeper = Keeper(run, log.folder if log else None, requests, world, args.save_minutes, before=watch.finish)
+    train(args, run, step, data, streams, log, probe, watch, keeper)
     if log:
         log.close()
         print(f"best held-out loss {run.best:.4f}: {folder / 'model_best.pth'}")
@@ -308,6 +294,14 @@ def run_name(args: argparse.Namespace, pretext: nn.Module) -> str:
         use_doy=args.use_doy,
         suffix=args.suffix,
     )
+
+
+def open_log(args: argparse.Namespace, folder: Path, saved: Saved | None, epoch: int) -> RunLog:
+    """The log of the run; --resume auto replaces that of one that was killed before it saved a state."""
+    enter_folder(folder, saved)
+    return RunLog(
+        folder, arguments(vars(args)), resume_epoch=epoch if saved else None, again=args.resume == AUTO
+    )  # fmt: skip
 
 
 def tell(args: argparse.Namespace, series: SeriesSet, data: PretrainingData) -> None:

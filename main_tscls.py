@@ -12,24 +12,27 @@ from functools import partial
 from pathlib import Path
 
 from datasets.catalog import Selection, Splits, open_classmap, open_eval, open_labelled
-from datasets.classmap import ClassMap
 from datasets.simulate import ensure_default
 from models import ESTIMATORS, INITS, NETWORKS, build_model, canonical_name, model_class
 from tscls.classifier import fresh_classifier, load_classifier
 from tscls.evaluation import check_classes, evaluate
 from tscls.inputs import length_method
 from tscls.pretrained import notes, start_from
-from tscls.recipe import FEW_LABELS, RECIPES, choose_recipe
+from tscls.recipe import FEW_LABELS, RECIPES, Recipe, choose_recipe
+from tscls.resume import ADVICE, check_state, finished_tests, identity, state_for
 from tscls.training import check_batch, fit, fit_estimator
 from utils import options
 from utils.errors import Parser, UsageError, exit_cleanly
+from utils.metrics import SCORES, readable
 from utils.precision import Precision
 from utils.report import write_comparison
 from utils.results.logs import RunLog
 from utils.results.naming import DOY_NOTICE, training_name
-from utils.runtime import distributed
+from utils.results.resume import AUTO, arguments, enter_folder, find_saved, hint, how_to_continue
+from utils.runtime import distributed, watchdog
 from utils.runtime.distributed import World
 from utils.runtime.seeding import seed_everything
+from utils.runtime.signals import Requests
 
 DATAPATH = "data/US-sim"
 YEARS = (2019,)  # tested on
@@ -65,6 +68,8 @@ def get_args(argv: list[str] | None = None) -> Namespace:
         raise UsageError("-b 1: batch normalisation needs at least 2 series in a batch")
     if args.freeze and not args.pretrained:
         raise UsageError("--freeze trains the decoder alone and needs a trunk: give one with --pretrained")
+    if args.eval and args.resume:
+        raise UsageError("--eval trains nothing and --resume continues training; give one of them")
     if args.rc and args.pad:
         raise UsageError("--rc and --pad are two ways to length S; give one of them")
     if args.pretrained and set(args.models) & set(ESTIMATORS):
@@ -98,6 +103,8 @@ def check(args: Namespace, methods: dict[str, str], world: World) -> None:
     Precision(args.amp, world.device)
     if args.batchsize:
         check_batch(args.batchsize, world)
+    if args.resume not in (None, AUTO):
+        check_state(args.resume, args.models, args.seeds)
     for seed in args.seeds if args.eval else ():
         for name, method in methods.items():
             load_classifier(folder_of(args, name, method, seed), "cpu", advice=UNTRAINED)
@@ -128,33 +135,77 @@ def announce(args: Namespace, seed: int, splits: Splits, num_classes: int) -> No
         print(f"warning: {labels} labelled series for {num_classes} classes, some of which have none; give a larger -n")
 
 
-def train(args: Namespace, name: str, method: str, seed: int, classmap: ClassMap, splits: Splits, world: World):
-    """Train one model and save it in its run folder; returns the RunLog, or None on ranks other than 0."""
+def recipe_of(args: Namespace, splits: Splits) -> Recipe:
+    """How the models are trained on these labels."""
     labels, given = len(splits.train) + len(splits.valid), {key: getattr(args, key) for key in LEFT_TO_RECIPE}
-    recipe = choose_recipe(args.recipe, labels, milestones=tuple(args.schedule), draws=args.draws, **given)
-    settings = {"model": name, "seed": seed, "length_method": method, "recipe_used": vars(recipe)}
-    folder = folder_of(args, name, method, seed)
-    open_log = partial(RunLog, folder, vars(args) | settings, again=True) if world.is_main else lambda: None
+    return choose_recipe(args.recipe, labels, milestones=tuple(args.schedule), draws=args.draws, **given)
+
+
+def identity_of(args: Namespace, name: str, method: str, seed: int, recipe: Recipe, splits: Splits) -> dict:
+    """What decides what the run of one model and seed computes."""
+    kept = {key: getattr(args, key) for key in ("nclasses", "sequencelength", "freeze", "clip_grad")}
+    if model_class(name).uses_doy_flag:
+        kept["use_doy"] = args.use_doy
+    if args.amp:  # else the device decides
+        kept["amp"] = args.amp
+    parts = (splits.train, splits.valid)
+    return identity(recipe, parts, args.pretrained, model=name, seed=seed, length_method=method, **kept)
+
+
+def train(
+    args: Namespace, same: dict, recipe: Recipe, data: tuple, folder: Path, world: World, requests: Requests
+) -> tuple[RunLog | None, float]:
+    """Train the model of identity ``same`` and save it in its run folder, or resume that.
+
+    Returns the RunLog, or None on ranks other than 0, and the seconds that it took, in all processes together.
+    """
+    (classmap, splits, _), start = data, time.monotonic()
+    name, method, seed = (same[key] for key in ("model", "length_method", "seed"))
+    settings = {"model": name, "seed": seed, "length_method": method, "recipe_used": vars(recipe), "identity": same}
+    saved, note = find_saved(state_for(args.resume, name, seed), folder, ADVICE)
+    watchdog.set_hint(partial(hint, folder, saved and saved.path))
+
+    def open_log(resume_epoch: int | None) -> RunLog | None:
+        if not world.is_main:
+            return None
+        if note:
+            print(note, flush=True)
+        enter_folder(folder, saved)
+        return RunLog(folder, arguments(vars(args)) | settings, resume_epoch=resume_epoch, again=True)
+
     seed_everything(seed)
     model = {"sequencelength": args.sequencelength, "use_doy": args.use_doy, "init": recipe.init}
     classifier = fresh_classifier(name, classmap, method, draws=recipe.draws, seed=seed, **model)
     if name in ESTIMATORS:
-        return fit_estimator(classifier, splits, recipe, open_log)
+        return fit_estimator(classifier, splits, recipe, open_log), time.monotonic() - start
     if args.pretrained:
         taken = start_from(classifier.model, args.pretrained)
         if world.is_main:
             print(*notes(classifier.model, taken, args.pretrained), sep="\n")
-    flags = {"is_frozen": args.freeze, "is_compiled": bool(args.compile), "workers": args.workers}
-    precision = Precision(args.amp, world.device)
-    return fit(classifier, splits, recipe, open_log, precision, world, print_freq=args.print_freq, **flags)
+    flags = {"is_frozen": args.freeze, "is_compiled": bool(args.compile), "workers": args.workers, "identity": same}
+    flags |= {"saved": saved, "requests": requests, "save_minutes": args.save_minutes, "print_freq": args.print_freq}
+    precision = Precision(args.amp, world.device, args.clip_grad)
+    log = fit(classifier, splits, recipe, folder, open_log, precision, world, **flags)
+    return log, time.monotonic() - start + (saved.content["training"]["seconds"] if saved else 0)
 
 
-def run(args: Namespace, name: str, method: str, seed: int, data: tuple, world: World) -> Path:
-    """Train one model with one seed, unless --eval, and test what its run folder then holds; returns the folder."""
+def run(args: Namespace, name: str, method: str, seed: int, data: tuple, world: World, requests: Requests) -> Path:
+    """Train one model with one seed, unless --eval, and test what its run folder then holds; returns the folder.
+
+    With --resume a run that is finished is kept, and its scores are printed.
+    """
     classmap, splits, sets = data
-    folder, start = folder_of(args, name, method, seed), time.monotonic()
-    log = None if args.eval else train(args, name, method, seed, classmap, splits, world)
-    seconds = None if args.eval else time.monotonic() - start
+    folder, log, seconds = folder_of(args, name, method, seed), None, None
+    if not args.eval:
+        recipe = recipe_of(args, splits)
+        same = identity_of(args, name, method, seed, recipe, splits)
+        tests = finished_tests(folder, same, sets) if args.resume else None
+        if world.largest(world.is_main and tests is not None)[0]:
+            for row in tests or () if world.is_main else ():
+                scores = {key: float(value) for key, value in row.items() if key in SCORES}
+                print(f"{folder.name}, {row['year']}: {readable(scores)} (finished before)", flush=True)
+            return folder
+        log, seconds = train(args, same, recipe, data, folder, world, requests)
     world.barrier()
     classifier = load_classifier(folder, world.device)
     check_classes(classifier, classmap, folder, args.datapath, "give the -c that it was trained with")
@@ -171,7 +222,12 @@ def main(argv: list[str] | None = None) -> list[Path]:
     """Train, test and compare as the command line says; returns the run folders."""
     args = get_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    world = distributed.start(args.device)
+    with Requests(how_to_continue("main_tscls.py", argv)).heard() as requests:
+        return run_all(args, distributed.start(args.device), requests)
+
+
+def run_all(args: Namespace, world: World, requests: Requests) -> list[Path]:
+    """All models with all seeds, one after another, and their comparison."""
     methods = length_methods(args)
     check(args, methods, world)
     with world.main_first():
@@ -188,7 +244,7 @@ def main(argv: list[str] | None = None) -> list[Path]:
         sets = {year: others.get(year, splits.eval) for year in args.years}
         if world.is_main:
             announce(args, seed, splits, classmap.num_classes)
-        folders += [run(args, *one, seed, (classmap, splits, sets), world) for one in methods.items()]
+        folders += [run(args, *one, seed, (classmap, splits, sets), world, requests) for one in methods.items()]
     if world.is_main:
         print(f"\n{write_comparison(folders, args.logdir)}")
     world.finish()

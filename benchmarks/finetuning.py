@@ -10,7 +10,6 @@ several rounds, and what is compared is timed in turns; the naive way has a proc
 from __future__ import annotations
 
 import argparse
-import itertools
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -54,10 +53,15 @@ def report(args: argparse.Namespace, root: Path, world: World) -> None:
     splits, classmap = open_labelled(root, YEAR, Selection(use_all=True)), open_classmap(root)
     recipe, precision = replace(PUBLISHED, batchsize=args.batchsize), Precision(args.amp, world.device)
     classifier = fresh_classifier(NAME, classmap, "rc", sequencelength=args.sequencelength, draws=recipe.draws)
-    training = Training(classifier, splits.train, recipe, precision, world, is_compiled=bool(args.compile))
-    epochs, silent = itertools.count(), Progress(NAME, 0, is_main=False)
+    training = Training(classifier, splits, recipe, precision, world, is_compiled=bool(args.compile))
+    silent = Progress(NAME, 0, is_main=False)
+
+    def epoch() -> None:
+        training.run_epoch(silent)
+        training.run.begin_epoch()
+
     works = {
-        "fine-tuning": lambda: training.run_epoch(next(epochs), silent),
+        "fine-tuning": epoch,
         "testing": lambda: scores_on(classifier, splits.eval, world, precision=precision),
     }
     if args.baseline:

@@ -11,6 +11,7 @@ from torch import Generator
 
 from datasets.batches import open_series, split_batches
 from datasets.catalog import Selection, open_labelled, open_unlabelled
+from datasets.numbers import series_at
 from datasets.store import SeriesSet, join
 from datasets.transforms import Series
 from utils.errors import UsageError
@@ -42,6 +43,7 @@ class PretrainingData:
         has_labels: bool = False,
     ):
         self.batch_size, self.streams, self.world, self.workers = batch_size, streams, world, workers
+        self.series = series
         self.labels = torch.from_numpy(series.labels) if has_labels else None
         self.train_positions, self.held_out_positions = hold_out(series, streams.seed, world.size)
         self.reader = open_series(series, world.device, fixed_width=True)
@@ -56,6 +58,10 @@ class PretrainingData:
         order = self.train_positions[self.streams.order(epoch, len(self.train_positions))]
         order = order[: len(order) - len(order) % self.world.size]  # equal shards, also of an incomplete only batch
         return split_batches(order, self.batch_size, drop_last=True)
+
+    def series_of(self, epoch: int, step: int) -> list[dict]:
+        """Where the series of this rank in a step come from (``datasets.numbers``); steps are counted from 0."""
+        return series_at([self.series], self.world.shard(self.train_batches(epoch)[step]))
 
     def held_out(self) -> Iterator[Series]:
         """The held-out series, in their order."""

@@ -1,147 +1,74 @@
-"""The state of a pre-training run: what a checkpoint holds of it, and how a run resumes from one."""
+"""What a checkpoint of a pre-training holds beside the state of the run, and which ones a run resumes from."""
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
-
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from datasets import bands
-from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import UsageError
-from utils.precision import Precision
+from utils.results.resume import Saved, check_same
+from utils.results.state import RunState
 
 ADVICE = "give a checkpoint of main_moco.py; a run resumes exactly from its model_last.pth"
 UNTRAINED = "pre-train this run first (leave out --evaluate), give the flags it had, or a checkpoint with --resume"
 
 
-class RunState:
-    """A pretext, what updates it, and how far training has come.
+def describe(pretext: nn.Module, length_method: str) -> dict:
+    """What fine-tuning, or using a classifier, needs to know, and which pretext it was trained by."""
+    classmap = getattr(pretext, "classmap", None)
+    return {
+        **({"classmap": classmap.as_dict()} if classmap else {}),
+        "normalisation": bands.normalisation(),
+        "model": pretext.encoder_q.arguments,
+        "length_method": length_method,
+        "pretext": pretext.name,
+        pretext.name: pretext.identity(),
+    }
 
-    Attributes:
-        identity: everything that decides what the run computes, by option; a checkpoint with another is not resumed.
-        epoch, step: the next step is ``step`` of ``epoch``, both counted from 0.
-        best, epochs_since_best: the lowest held-out loss, and the epochs since then.
-        sums: sums of loss and figures over the epoch's steps so far.
+
+def load(run: RunState, saved: Saved) -> None:
+    """Resume a run. A published checkpoint has no optimizer state, so its optimizer starts afresh.
+
+    Raises:
+        UsageError: not a checkpoint of this run.
     """
+    saved = checked(run, saved)
+    missing = {"epoch", "val_loss_min", "not_improved_count"} - saved.content.keys()
+    if missing:
+        told = ", ".join(sorted(missing))
+        raise UsageError(f"{saved.path}: no {told} in it; --resume takes a pre-training checkpoint")
+    run.load(saved)
 
-    def __init__(
-        self,
-        pretext: nn.Module,
-        optimizer: Optimizer,
-        precision: Precision,
-        *,
-        identity: dict,
-        length_method: str,
-        steps_per_epoch: int,
-        start_epoch: int = 0,
-    ):
-        self.pretext, self.optimizer, self.precision = pretext, optimizer, precision
-        self.identity, self.length_method, self.steps_per_epoch = identity, length_method, steps_per_epoch
-        self.epoch, self.step = start_epoch, 0
-        self.best, self.epochs_since_best = math.inf, 0
-        self.sums: dict[str, Tensor] = {}
 
-    @property
-    def steps_done(self) -> int:
-        """Optimizer steps done, as counted from epoch 0."""
-        return self.epoch * self.steps_per_epoch + self.step
+def load_weights(run: RunState, saved: Saved) -> None:
+    """Take the pretext's weights from a checkpoint of the same identity.
 
-    def is_finished(self, epochs: int, patience: int) -> bool:
-        """Whether all epochs are done, or the held-out loss has not improved for ``patience`` of them."""
-        return self.epoch >= epochs or self.epochs_since_best >= patience
+    Raises:
+        UsageError: one of other data or settings.
+    """
+    run.load_weights(checked(run, saved))
 
-    def add_step(self, figures: dict[str, Tensor]) -> None:
-        """Count a step and its figures."""
-        for name, value in figures.items():
-            self.sums[name] = self.sums.get(name, 0) + value.double()
-        self.step += 1
 
-    def end_epoch(self, held_out_loss: float) -> bool:
-        """Count an evaluated epoch; returns whether its held-out loss is the best so far."""
-        is_best = held_out_loss < self.best
-        self.best = min(self.best, held_out_loss)
-        self.epochs_since_best = 0 if is_best else self.epochs_since_best + 1
-        return is_best
+def checked(run: RunState, saved: Saved) -> Saved:
+    """A checkpoint of the run, with the identity and the sums that earlier versions wrote in another form.
 
-    def begin_epoch(self) -> None:
-        """Move on to the next epoch."""
-        self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
-
-    def checkpoint(self) -> dict:
-        """Everything that resuming, or fine-tuning from it, needs; of a classifier also what using it needs."""
-        classmap = getattr(self.pretext, "classmap", None)
-        return {
-            **({"classmap": classmap.as_dict()} if classmap else {}),
-            "model_state": self.pretext.state_dict(),
-            "epoch": self.epoch,
-            "val_loss_min": self.best,
-            "not_improved_count": self.epochs_since_best,
-            "normalisation": bands.normalisation(),
-            "model": self.pretext.encoder_q.arguments,
-            "length_method": self.length_method,
-            "pretext": self.pretext.name,
-            self.pretext.name: self.pretext.identity(),
-            "identity": self.identity,
-            "training": {
-                "step": self.step,
-                "steps": self.steps_per_epoch,
-                "sums": dict(self.sums),
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.precision.scaler.state_dict(),
-            },
-        }
-
-    def load(self, path: str | Path) -> None:
-        """Resume from a checkpoint. A published one has no optimizer state, so its optimizer starts afresh.
-
-        Raises:
-            UsageError: not a checkpoint of this run.
-        """
-        checkpoint = self.load_weights(path, ADVICE)
-        missing = {"epoch", "val_loss_min", "not_improved_count"} - checkpoint.keys()
-        if missing:
-            raise UsageError(f"{path}: no {', '.join(sorted(missing))} in it; --resume takes a pre-training checkpoint")
-        self.epoch, self.step, self.sums = checkpoint["epoch"] + 1, 0, {}
-        self.best, self.epochs_since_best = float(checkpoint["val_loss_min"]), int(checkpoint["not_improved_count"])
-        if (training := checkpoint.get("training")) is not None:
-            self._load_training(training, path)
-
-    def load_weights(self, path: str | Path, advice: str = UNTRAINED) -> dict:
-        """Take the pretext's weights from a checkpoint of the same identity; returns the checkpoint.
-
-        Raises:
-            UsageError: no such checkpoint, or one of other data or settings.
-        """
-        checkpoint = load_checkpoint(path, advice)
-        names = {name.removeprefix("module.") for name in checkpoint["model_state"]}
-        if not any(name.startswith("encoder_q.") for name in names):
-            raise UsageError(f"{path}: no encoder_q in it, so not a checkpoint of a pre-training; {ADVICE}")
-        if told := differences(self.identity, saved_identity(checkpoint)):
-            raise UsageError(f"{path}: {told}; give the flags and the data it had")
-        beside_encoder = {name for name in self.pretext.state_dict() if not name.startswith("encoder_q.")}
-        if beside_encoder and beside_encoder.isdisjoint(names):
-            raise UsageError(f"{path}: holds the encoder alone, which --pretrained takes; {ADVICE}")
-        load_weights(self.pretext, checkpoint["model_state"], path)
-        return checkpoint
-
-    def _load_training(self, training: dict, path: str | Path) -> None:
-        if training["steps"] != self.steps_per_epoch:
-            raise UsageError(
-                f"{path}: was trained with {training['steps']} steps an epoch, this run has {self.steps_per_epoch};"
-                " resume with the data (--datapath, -n, --useall) and the batch size (-b) it had"
-            )
-        if training["step"] < self.steps_per_epoch:  # saved inside the epoch
-            self.epoch, self.step = self.epoch - 1, training["step"]
-            sums, device = training["sums"], next(self.pretext.parameters()).device
-            if isinstance(sums, Tensor):  # as saved before the pretexts had names
-                sums = dict(zip(("loss", "top1"), sums.unbind(), strict=True))
-            self.sums = {name: value.to(device) for name, value in sums.items()}
-        self.optimizer.load_state_dict(training["optimizer"])
-        if training["scaler"]:
-            self.precision.scaler.load_state_dict(training["scaler"])
+    Raises:
+        UsageError: it has no query encoder or nothing else, or is of another run.
+    """
+    path, content = saved
+    names = {name.removeprefix("module.") for name in content["model_state"]}
+    if not any(name.startswith("encoder_q.") for name in names):
+        raise UsageError(f"{path}: no encoder_q in it, so not a checkpoint of a pre-training; {ADVICE}")
+    content = content | {"identity": saved_identity(content)}
+    check_same(run.identity, content["identity"], path)
+    beside_encoder = {name for name in run.module.state_dict() if not name.startswith("encoder_q.")}
+    if beside_encoder and beside_encoder.isdisjoint(names):
+        raise UsageError(f"{path}: holds the encoder alone, which --pretrained takes; {ADVICE}")
+    training = content.get("training")
+    if training is not None and isinstance(training["sums"], Tensor):  # as saved before the pretexts had names
+        sums = dict(zip(("loss", "top1"), training["sums"].unbind(), strict=True))
+        content["training"] = training | {"sums": sums}
+    return Saved(path, content)
 
 
 def saved_identity(checkpoint: dict) -> dict:
@@ -160,28 +87,3 @@ def saved_identity(checkpoint: dict) -> dict:
         "optimizer": checkpoint.get("training", {}).get("optimizer_name"),
     }
     return {name: value for name, value in found.items() if value is not None}
-
-
-FLAGS = {"model": "model", "data": "data", "batchsize": "-b", "learning_rate": "-lr", "epochs": "-e"}
-
-
-def differences(here: dict, saved: dict) -> str:
-    """What tells the options of this run from those of a checkpoint, one by one; '' if nothing does."""
-    told = []
-    for name in here:
-        if name not in saved or here[name] == saved[name]:
-            continue
-        flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
-        if isinstance(here[name], bool):
-            own, other = (f"{'with' if is_set else 'without'} {flag}" for is_set in (here[name], saved[name]))
-            told.append(f"{own} here, {other} in the checkpoint")
-        else:
-            told.append(f"{flag} {here[name]} here, {saved[name]} in the checkpoint")
-    return "; ".join(told)
-
-
-def hint(folder: Path, resumed: str | None) -> str:
-    """How a user continues a run that has ended before its time."""
-    last = folder / "model_last.pth"
-    path = last if last.exists() else resumed
-    return f"; resume with --resume {path}" if path else ""

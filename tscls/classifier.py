@@ -172,8 +172,8 @@ class Classifier:
         probability = torch.from_numpy(self.model.predict_proba(inputs.x.numpy(), self.num_classes)).clamp(min=LEAST)
         return (probability / probability.sum(1, keepdim=True)).log().float()
 
-    def save(self, path: str | Path, **more) -> None:
-        """Write a checkpoint that ``load_classifier`` reads; ``more`` goes into that of a network beside it."""
+    def settings(self) -> dict:
+        """What ``load_classifier`` needs beside the weights."""
         settings = {
             "model": self.model.arguments if self.is_network else {"name": self.name},
             "sequencelength": self.way.sequencelength,
@@ -184,10 +184,14 @@ class Classifier:
         }
         if self.classmap:
             settings["classmap"] = self.classmap.as_dict()
+        return settings
+
+    def save(self, path: str | Path, **more) -> None:
+        """Write a checkpoint that ``load_classifier`` reads; ``more`` goes into that of a network beside it."""
         if self.is_network:
-            save_checkpoint(path, {"model_state": self.model.state_dict(), **more, **settings})
+            save_checkpoint(path, {"model_state": self.model.state_dict(), **more, **self.settings()})
         else:
-            save_estimator(path, self.model, settings)
+            save_estimator(path, self.model, self.settings())
 
 
 def _mean_probability(drawn: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from datasets.batches import split_batches
 from datasets.classmap import ClassMap
 from datasets.store import SeriesSet
 from tscls.classifier import BATCH, Classifier
+from tscls.resume import told_series
 from utils.errors import UsageError
 from utils.files import write_text
 from utils.metrics import SCORES, readable, score
@@ -96,6 +97,7 @@ def evaluate(
             **{name: scores[name] for name in LOGGED},
             "train_seconds": train_seconds,
             "parameters": classifier.num_parameters,
+            "data": told_series([series]),
         }
         tag = "" if year == train_year or len(sets) == 1 and not known else f"_{year}"
         np.save(folder / f"test_conf_mat{tag}.npy", scores["confusion_matrix"])
@@ -105,7 +107,7 @@ def evaluate(
         print(f"{folder.name}, {year}: {readable(scores)}", flush=True)
     if world.is_main:
         write_text(folder / "classes.json", json.dumps(classifier.names) + "\n")
-        write_rows(path, list(rows.values()))
         if log:
             log.close()
         write_run_report(folder)
+        write_rows(path, list(rows.values()))  # last, as it tells that the run is finished

@@ -7,6 +7,7 @@ remembering flags; ``training`` (optimizer, generators, …) is what resuming ex
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Collection
@@ -17,17 +18,23 @@ import torch
 from torch import Tensor, nn
 
 from utils.errors import Parser, UsageError, exit_cleanly
-from utils.files import atomic_write
+from utils.files import atomic_write, sync
 
 
 class CheckpointError(UsageError):
     """A checkpoint that cannot be read, or does not fit."""
 
 
-def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
-    """Write beside ``path`` and rename, so that a kill leaves the old file or the new one, never half of one."""
+def save_checkpoint(path: str | Path, checkpoint: dict, *, previous: Path | None = None) -> None:
+    """Write beside ``path`` and rename, so that a kill leaves the old file or the new one, never half of one.
+
+    With ``previous`` the old file gets that name, and a kill may leave no file at ``path``, but then one there.
+    """
     with atomic_write(path) as partial:
         torch.save(checkpoint, partial)
+        if previous is not None and Path(path).is_file():
+            sync(partial)
+            os.replace(path, previous)
 
 
 def load_checkpoint(path: str | Path, advice: str = "give the model_best.pth of a run folder") -> dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -28,6 +29,14 @@ class ProcessDied(BaseException):
 
     A BaseException like KeyboardInterrupt, so that `except Exception` in a library does not swallow it.
     """
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has ended this process in good order; the message is one line, the exit code 128 + ``number``."""
+
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.number = number
 
 
 _diagnose: Callable[[BaseException], None] = lambda error: None  # noqa: E731
@@ -64,7 +73,8 @@ def exit_cleanly(main):
     """Decorate a script's ``main`` so that a UsageError prints one line and exits with code 2.
 
     The same for a file that cannot be read or written. Any other exception is a bug and keeps its traceback, unless the
-    death of a peer caused it: that is one line and exit code 1. An interrupt exits with 130, as shells expect.
+    death of a peer caused it: that is one line and exit code 1. An interrupt exits with 130 and SIGTERM with 143, as
+    shells expect.
     """
 
     @functools.wraps(main)
@@ -88,6 +98,6 @@ def exit_cleanly(main):
             sys.exit(_fail(f"{error.filename}: {error.strerror}"))
         except KeyboardInterrupt as interrupt:
             _say(str(interrupt) or "interrupted")
-            sys.exit(130)
+            sys.exit(128 + getattr(interrupt, "number", signal.SIGINT))
 
     return wrapped

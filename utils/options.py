@@ -103,6 +103,9 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     add("-l", "--logdir", default="./results", help="folder for the folders of runs")
     add("-s", "--suffix", type=file_name_part, default=None, help="appended to the name of the run's folder")
     add("--amp", choices=AMP, default=None, help="mixed precision (default: bf16 on a GPU that supports it, else off)")
+    add("--clip-grad", type=positive, default=None, metavar="NORM", help="scale gradients down to this norm at most")
+    add("--resume", metavar="PATH", help="continue exactly from this model_last.pth; auto: the run's own, if any")
+    add("--save-minutes", type=not_negative, default=10, help="the saved state is at most this old; 0: every epoch")
     add(
         "--compile",
         action=argparse.BooleanOptionalAction,

@@ -17,7 +17,6 @@ from models import NETWORKS, build_model
 from pretraining.progress import EpochBar
 from tests.support.runs import checkpoint, column, newest, pretrain, rows, same, train, weights
 from utils.errors import UsageError
-from utils.runtime.distributed import World
 from utils.schedule import Schedule
 
 STEPS = 3  # of 60 series 54 are trained on, 16 in a step
@@ -35,7 +34,7 @@ def plain(data_root, tmp_path_factory):
 def test_the_files_of_a_run(plain):
     assert plain.name == "P_MoCoV2TransformerModel_RC_2019_doy"
     names = {file.name for file in plain.iterdir() if not file.name.startswith("events.out.tfevents.")}
-    assert names == {"args.json", "model_best.pth", "model_last.pth", "trainlog.csv"}
+    assert names == {"args.json", "model_best.pth", "model_last.pth", "model_last.prev.pth", "trainlog.csv"}
     args = json.loads((plain / "args.json").read_text())
     assert (args["model"], args["moco_k"], args["rc"], args["seed"]) == ("transformer", 64, True, 111)
 
@@ -248,41 +247,10 @@ def test_print_freq_is_the_number_of_steps_between_logged_losses(data_root, tmp_
 
 
 @pytest.mark.parametrize("loss", [math.inf, math.nan])
-def test_a_loss_that_is_no_number_ends_the_run(loss):
-    """Or at a step that is logged; and also where it is that of the held-out series."""
-    run = SimpleNamespace(epoch=4, step=2, sums={"loss": torch.tensor(loss)})
-    with pytest.raises(UsageError, match=f"the loss became {loss} in epoch 4; lower -lr"):
-        main_moco.epoch_means(run, World())
-    with pytest.raises(UsageError, match=f"the loss became {loss} in epoch 4; lower -lr"):
+def test_a_held_out_loss_that_is_no_number_ends_the_run(loss):
+    run = SimpleNamespace(epoch=4)
+    with pytest.raises(UsageError, match=f"the held-out loss became {loss} in epoch 4; lower -lr"):
         main_moco.end_epoch(run, {"loss": 1.0}, {}, {"loss": loss}, None)
-    with pytest.raises(UsageError, match=f"the loss became {loss} in epoch 4; lower -lr"):
-        main_moco.log_step(run, {"loss": torch.tensor(loss)}, None, None)
-
-
-def test_what_is_saved_inside_an_epoch_is_the_mean_over_ranks(tmp_path, monkeypatch):
-    """Of statistics and of the sums so far; the other rank has 3 and 5."""
-    pretext, saved = SimpleNamespace(statistics=torch.tensor(1.0)), {}
-    run = SimpleNamespace(pretext=pretext, sums={"loss": torch.tensor(1.0)}, checkpoint=lambda: (pretext, run.sums))
-    world = SimpleNamespace(
-        size=2,
-        average_statistics=lambda module: module.statistics.add_(3).div_(2),
-        all_reduce_sum_=lambda total: total.add_(5),
-    )
-    monkeypatch.setattr(main_moco, "save_checkpoint", lambda path, content: saved.update({path: content}))
-    main_moco.save_inside_epoch(run, SimpleNamespace(folder=tmp_path), world)
-    ((path, (kept, sums)),) = saved.items()
-    assert path == tmp_path / "model_last.pth" and kept.statistics == 2 and sums["loss"] == 3
-    main_moco.save_inside_epoch(run, None, world)  # another rank writes nothing
-    assert len(saved) == 1 and kept.statistics == 2.5
-
-
-@pytest.mark.parametrize("is_main", [True, False])
-def test_a_run_that_is_stopped_waits_for_all_ranks(tmp_path, is_main):
-    waited, log = [], SimpleNamespace(folder=tmp_path) if is_main else None
-    with pytest.raises(KeyboardInterrupt) as ended:
-        main_moco.stop("stopped", log, SimpleNamespace(final_barrier=lambda: waited.append(1)))
-    advice = f"; resume with --resume {tmp_path / 'model_last.pth'}" if is_main else ""
-    assert waited == [1] and str(ended.value) == f"stopped{advice}"
 
 
 def test_the_bar_of_an_epoch_is_told_its_steps_and_series(data_root, tmp_path, monkeypatch):

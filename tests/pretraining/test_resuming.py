@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import signal
 from itertools import count
@@ -15,6 +16,8 @@ import torch
 import main_moco
 from moco.builder import MoCo
 from tests.support.runs import checkpoint, column, newest, pretrain, rows, same, weights
+from utils.results import keeper
+from utils.results.keeper import Keeper
 
 STEPS = 3  # of 60 series 54 are trained on, 16 in a step
 LONG = ("-e", 3, "--cos", "--warmup-epochs", 0.5, "--bn-splits", 2)
@@ -32,17 +35,17 @@ class Killed(BaseException):
 
 def killed_at(save: int, monkeypatch, *args) -> None:
     """Run until model_last.pth has been saved that many times."""
-    saved, count = main_moco.save_checkpoint, 0
+    saved, count = keeper.save_checkpoint, 0
 
-    def save_and_die(path, content):
+    def save_and_die(path, content, **more):
         nonlocal count
-        saved(path, content)
+        saved(path, content, **more)
         count += path.name == "model_last.pth"
         if count == save:
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(main_moco, "save_checkpoint", save_and_die)
+        patch.setattr(keeper, "save_checkpoint", save_and_die)
         with pytest.raises(Killed):
             pretrain(*args)
 
@@ -62,11 +65,13 @@ def test_a_run_killed_after_an_epoch_resumes_exactly(data_root, tmp_path, monkey
     assert same(weights(resumed, "model_best.pth"), weights(uninterrupted, "model_best.pth"))
 
 
-@pytest.mark.parametrize("save", [1, 2, 3, 4, 5, 7, 9])
+@pytest.mark.parametrize("save", [1, 2, 3, 4, 5, 6, 8, 11])
 def test_a_run_killed_inside_an_epoch_resumes_exactly(data_root, tmp_path, monkeypatch, uninterrupted, save):
-    """Saved after every step, and killed right after one of the saves; every third is that of a whole epoch."""
-    monkeypatch.setattr(main_moco, "SAVE_SECONDS", -1)
-    killed_at(save, monkeypatch, data_root, tmp_path, *LONG)
+    """Saved after every step, and killed right after one of the saves.
+
+    Every fourth is that of a whole epoch, and the one before it of an epoch that is not evaluated yet.
+    """
+    killed_at(save, monkeypatch, data_root, tmp_path, *LONG, "--save-minutes", 1e-9)
     resumed = pretrain(data_root, tmp_path, *LONG, "--resume", newest(tmp_path) / "model_last.pth")
     assert rows(resumed) == rows(uninterrupted)
     assert same(weights(resumed), weights(uninterrupted))
@@ -76,15 +81,16 @@ def test_a_run_killed_inside_an_epoch_resumes_exactly(data_root, tmp_path, monke
     ]
 
 
-def test_a_run_is_saved_inside_an_epoch_as_often_as_told(data_root, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("minutes", "expected"), [(1 / 15, [4, 8, 12, 13]), (0, [13])])
+def test_a_run_is_saved_inside_an_epoch_as_often_as_told(data_root, tmp_path, monkeypatch, minutes, expected):
     """The clock advances by a second each time it is asked: once a step, and once more after a save."""
-    clock, saved = count(), []
-    monkeypatch.setattr(main_moco, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    monkeypatch.setattr(main_moco, "SAVE_SECONDS", 3)
-    save = main_moco.save_inside_epoch
-    monkeypatch.setattr(main_moco, "save_inside_epoch", lambda run, *more: saved.append(run.step) or save(run, *more))
-    pretrain(data_root, tmp_path, "-b", 4, "-e", 1)  # 13 steps, the last of which ends the epoch
-    assert saved == [4, 8, 12]
+    clock, saved, save = count(), [], Keeper.save
+    monkeypatch.setattr(keeper, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(
+        Keeper, "save", lambda self, *given, **more: saved.append(self.run.step) or save(self, *given, **more)
+    )
+    pretrain(data_root, tmp_path, "-b", 4, "-e", 1, "--save-minutes", minutes)  # 13 steps
+    assert saved == expected
 
 
 @pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, 2), (signal.SIGTERM, 3), (signal.SIGTERM, 5)])
@@ -101,24 +107,58 @@ def test_a_signal_ends_the_run_between_two_steps(data_root, tmp_path, monkeypatc
         patch.setattr(MoCo, "enqueue", asked_to_stop)
         with pytest.raises(SystemExit) as ended:
             pretrain(data_root, tmp_path, *LONG)
-    last = newest(tmp_path) / "model_last.pth"
-    assert ended.value.code == 130 and f"--resume {last}" in capsys.readouterr().err
-    assert len(steps) == step  # granted at once; an epoch that is done is also evaluated
-    resumed = pretrain(data_root, tmp_path, *LONG, "--resume", last)
+    where = f"epoch {(step - 1) // STEPS} after step {(step - 1) % STEPS + 1}"
+    line = capsys.readouterr().err
+    assert ended.value.code == 128 + number and len(steps) == step  # granted at once
+    start, end = f"stopped in {where}; continue with: python main_moco.py transformer", " --resume auto\n"
+    assert line.startswith(start) and line.endswith(end) and line.count("\n") == 1
+    main_moco.main(shlex.split(line.split("main_moco.py ")[1]))
+    resumed = newest(tmp_path)
     assert rows(resumed) == rows(uninterrupted) and same(weights(resumed), weights(uninterrupted))
 
 
-def test_a_signal_in_the_last_step_does_not_end_a_run_that_is_finished(data_root, tmp_path, monkeypatch, uninterrupted):
-    enqueue, steps = MoCo.enqueue, []
+@pytest.mark.parametrize("evaluation", [1, 3])
+def test_a_signal_while_an_epoch_is_evaluated_ends_the_run_unless_it_was_the_last(
+    data_root, tmp_path, monkeypatch, capsys, uninterrupted, evaluation
+):
+    evaluate, count = main_moco.evaluate, []
 
-    def asked_to_stop(moco, keys):
+    def asked_to_stop(*given):
+        count.append(1)
+        if len(count) == evaluation:
+            signal.raise_signal(signal.SIGTERM)
+        return evaluate(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(main_moco, "evaluate", asked_to_stop)
+        if evaluation < 3:
+            with pytest.raises(SystemExit, match="143"):
+                pretrain(data_root, tmp_path, *LONG)
+            assert capsys.readouterr().err.startswith("stopped after epoch 0; continue with: ")
+            assert checkpoint(newest(tmp_path), "model_last.pth")["epoch"] == 0
+        else:
+            pretrain(data_root, tmp_path, *LONG)
+    finished = pretrain(data_root, tmp_path, *LONG, "--resume", "auto")
+    assert rows(finished) == rows(uninterrupted) and same(weights(finished), weights(uninterrupted))
+
+
+def test_sigusr1_saves_and_the_run_goes_on(data_root, tmp_path, monkeypatch, capsys, uninterrupted):
+    saved, enqueue, steps = [], MoCo.enqueue, []
+    save = keeper.save_checkpoint
+    monkeypatch.setattr(
+        keeper, "save_checkpoint", lambda path, *given, **more: saved.append(path.name) or save(path, *given, **more)
+    )
+
+    def asked_to_save(moco, keys):
         enqueue(moco, keys)
         steps.append(1)
-        if len(steps) == 3 * STEPS:
-            signal.raise_signal(signal.SIGTERM)
+        if len(steps) == 2:
+            signal.raise_signal(signal.SIGUSR1)
 
-    monkeypatch.setattr(MoCo, "enqueue", asked_to_stop)
+    monkeypatch.setattr(MoCo, "enqueue", asked_to_save)
     finished = pretrain(data_root, tmp_path, *LONG)
+    assert [name for name in saved if name == "model_last.pth"] == ["model_last.pth"] * 4 and saved[0] == saved[2]
+    assert f"saved {finished / 'model_last.pth'} in epoch 0 after step 2\n" in capsys.readouterr().out
     assert rows(finished) == rows(uninterrupted) and same(weights(finished), weights(uninterrupted))
 
 

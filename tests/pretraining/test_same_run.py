@@ -38,9 +38,9 @@ def epoch(request, data_root):
         data = PretrainingData(series, args.batchsize, streams, world, args.workers)
         reader = ResidentSeries if resident else partial(MappedSeries, fixed_width=True)
         data.reader = reader(series, device)
-        run = main_moco.build_run(args, series, data.steps_per_epoch, device)
+        run = main_moco.build_run(args, series, data.steps_per_epoch, world)
         torch.set_float32_matmul_precision("highest")  # without TF32 of a GPU, which rounds as it likes
-        step, losses, views = TrainingStep(run.pretext, run.optimizer, run.precision), [], []
+        step, losses, views = TrainingStep(run.module, run.optimizer, run.precision), [], []
         on_views = step.on_views
 
         def record_views(*pair):
@@ -50,7 +50,7 @@ def epoch(request, data_root):
         step.on_views = record_views
         if args.compile:
             compile_step(step, data.example(), world, is_required=True)
-        run.pretext.train()
+        run.module.train()
         for position, batch in enumerate(data.train(0)):
             streams.seek(0, position)
             losses.append(step(batch, streams.augment)["loss"])

@@ -7,12 +7,14 @@ import math
 import pytest
 import torch
 
-from pretraining.resume import RunState, differences, hint, saved_identity
+from pretraining.resume import saved_identity
+from utils.results.state import RunState
+from utils.runtime.distributed import World
 
 
 def fresh(start_epoch: int = 0) -> RunState:
     return RunState(
-        None, None, None, identity={}, length_method="rc", steps_per_epoch=3, start_epoch=start_epoch
+        None, None, None, World(), identity={}, describe=dict, steps_per_epoch=3, start_epoch=start_epoch
     )  # fmt: skip
 
 
@@ -47,18 +49,10 @@ def test_a_run_is_finished_after_its_epochs_or_its_patience(epoch, since_best, f
     run = fresh(epoch)
     run.epochs_since_best = since_best
     assert run.is_finished(epochs=5, patience=3) is finished
+    assert run.is_finished(epochs=5, patience=None) is (epoch == 5)
+    assert run.is_last(epochs=5, patience=3) is (finished or epoch == 4)
+    assert run.is_last(epochs=5, patience=None) is (epoch >= 4)
 
 
-def test_only_what_both_say_is_compared():
-    here = {"batchsize": 16, "mlp": True, "moco_k": 64, "seed": 3}
-    assert differences(here, {"batchsize": 16, "other": 1}) == ""
-    assert differences(here, {"batchsize": 8, "mlp": False, "moco_k": 64}) == (
-        "-b 16 here, 8 in the checkpoint; with --mlp here, without --mlp in the checkpoint"
-    )
+def test_a_published_checkpoint_says_nothing_of_its_run():
     assert saved_identity({"model_state": {}}) == {}
-
-
-def test_the_hint_names_the_last_checkpoint_or_the_one_resumed_from(tmp_path):
-    assert hint(tmp_path, None) == "" and hint(tmp_path, "x.pth") == "; resume with --resume x.pth"
-    (tmp_path / "model_last.pth").touch()
-    assert hint(tmp_path, "x.pth") == f"; resume with --resume {tmp_path / 'model_last.pth'}"

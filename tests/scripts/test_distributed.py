@@ -42,7 +42,7 @@ def test_a_single_process_is_its_own_rank():
     assert world == (0, 1, torch.device("cpu")) and world.is_main
     part = torch.arange(3)
     assert torch.equal(world.all_gather(part), part) and torch.equal(world.all_reduce_sum_(part), part)
-    assert world.any_rank(True) and not world.any_rank(False)
+    assert world.largest(3, True, 0) == (3, True, 0) and world.gather_objects("own") == ["own"]
     world.barrier()
     world.finish()
 
@@ -125,7 +125,8 @@ def collectives(rank: int, folder: Path) -> None:
     world = distributed.start("cpu")
     part = torch.arange(rank, 3)  # 0 1 2 of the first, 1 2 of the second
     found = {"gathered": world.all_gather(part), "total": world.all_reduce_sum_(torch.tensor([rank + 1.0]))}
-    found["any"] = [world.any_rank(flag) for flag in (rank == 1, False, True)]
+    found["largest"] = [*world.largest(rank == 1, 7 - rank, 2 * rank)]
+    found["objects"] = world.gather_objects({"rank": rank})
     found["ranks"] = [world.rank, world.size, world.is_main]
     time.sleep(0.5 * (rank == 0))
     found["came"] = time.time()
@@ -140,7 +141,7 @@ def pretraining(rank: int, folder: Path, name: str = "pretraining", *flags: obje
         patch.setattr(main_moco, "build_run", lambda *given: runs.append(build(*given)) or runs[-1])
         given = (*PRETRAINING, "--datapath", (folder / "root").read_text(), "-l", folder / name, *flags)
         main_moco.main(list(map(str, given)))
-    torch.save(runs[0].pretext.state_dict(), folder / f"{name}-{rank}.pth")
+    torch.save(runs[0].module.state_dict(), folder / f"{name}-{rank}.pth")
 
 
 def resuming(rank: int, folder: Path) -> None:
@@ -230,7 +231,8 @@ def of_ranks(folder: Path, name: str) -> list[dict]:
 def test_collectives(two_ranks):
     for rank, found in enumerate(of_ranks(two_ranks, "collectives")):
         assert found["gathered"].tolist() == [0, 1, 2, 1, 2] and found["total"].tolist() == [3]
-        assert found["any"] == [True, False, True] and found["ranks"] == [rank, 2, rank == 0]
+        assert found["largest"] == [1, 7, 2] and found["objects"] == [{"rank": 0}, {"rank": 1}]
+        assert found["ranks"] == [rank, 2, rank == 0]
 
 
 def test_ranks_leave_together(two_ranks):

@@ -18,6 +18,7 @@ from tests.conftest import needs_gpu
 from tests.scripts.test_distributed import REPOSITORY
 from tests.support.runs import checkpoint, column, newest, pretrain, train
 from utils.precision import AMP
+from utils.results.losses import LossWatch
 from utils.runtime.distributed import World
 from utils.runtime.seeding import RandomStreams
 
@@ -39,21 +40,24 @@ def test_no_step_waits_for_the_gpu(data_root, compiling):
     series, world = open_unlabelled(data_root, args.year), World(0, 1, torch.device("cuda", 0))
     streams = RandomStreams(args.seed, world.device)
     data = PretrainingData(series, args.batchsize, streams, world)
-    run = main_moco.build_run(args, series, data.steps_per_epoch, world.device)
-    step = TrainingStep(run.pretext, run.optimizer, run.precision)
+    run = main_moco.build_run(args, series, data.steps_per_epoch, world)
+    step = TrainingStep(run.module, run.optimizer, run.precision)
     if args.compile:
         compile_step(step, data.example(), world, is_required=True)
-    run.pretext.train()
+    run.module.train()
     for batch in data.train(0):  # what is set up at the first use may wait
         step(batch, streams.augment)
-    batches, losses = list(data.train(1)), []
+    batches, losses, watch = list(data.train(1)), [], LossWatch(None)
     torch.cuda.set_sync_debug_mode("error")  # what waits raises
     try:
         for position, batch in enumerate(batches):
             streams.seek(1, position)
             losses.append(step(batch, streams.augment)["loss"])
+            watch.add(losses[-1], 1, position)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    watch.finish()
+    assert not watch.coming
     assert len(losses) == data.steps_per_epoch and torch.stack(losses).isfinite().all()
 
 

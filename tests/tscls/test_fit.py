@@ -33,7 +33,7 @@ def fitted(data_root, folder, recipe, method="rc", precision=OFF, **options):
     torch.manual_seed(0)
     settings = {"sequencelength": 12, "init": "torch", "seed": 5}
     classifier = fresh_classifier("stnet", open_classmap(data_root), method, **settings)
-    return fit(classifier, splits, recipe, lambda: RunLog(folder, {}), precision, CPU, **options), splits
+    return fit(classifier, splits, recipe, folder, lambda _: RunLog(folder, {}), precision, CPU, **options), splits
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_an_estimator_is_trained_on_what_a_network_is(data_root, tmp_path, patie
     given = []
     classifier.model.fit = lambda *arrays: given.append(arrays)
     recipe = replace(PUBLISHED, patience=patience)
-    assert fit_estimator(classifier, splits, recipe, lambda: None) is None
+    assert fit_estimator(classifier, splits, recipe, lambda _: None) is None
     expected = splits.train if patience else join((splits.train, splits.valid))
     ((x, labels),) = given
     assert len(labels) == (90 if patience else 110)
@@ -143,8 +143,8 @@ def test_a_batch_that_gives_no_rank_two_series_is_refused(data_root):
     splits = open_labelled(data_root, 2019, Selection(use_all=True))
     classifier = fresh_classifier("stnet", open_classmap(data_root), "rc", sequencelength=12, init="torch")
     with pytest.raises(UsageError, match="-b 1: 1 ranks need at least 2 series each"):
-        Training(classifier, splits.train, replace(PUBLISHED, batchsize=1), OFF, CPU)
-    Training(classifier, splits.train, replace(PUBLISHED, batchsize=2), OFF, CPU)
+        Training(classifier, splits, replace(PUBLISHED, batchsize=1), OFF, CPU)
+    Training(classifier, splits, replace(PUBLISHED, batchsize=2), OFF, CPU)
 
 
 def test_each_of_several_ranks_gets_two_series_of_a_batch():

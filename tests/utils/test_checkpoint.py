@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -85,6 +86,29 @@ def test_the_file_appears_whole(tmp_path, monkeypatch):
     )
     save_checkpoint(path, {"model_state": {}})
     assert seen == [False] and path.exists()
+
+
+def test_the_file_before_can_be_kept_under_another_name(tmp_path, monkeypatch):
+    """A failing save changes neither; a kill between the two renames leaves the one before."""
+    path, previous = tmp_path / "model_last.pth", tmp_path / "model_last.prev.pth"
+    for epoch in range(3):
+        save_checkpoint(path, {"model_state": {}, "epoch": epoch}, previous=previous)
+        assert load_checkpoint(path)["epoch"] == epoch
+        assert previous.exists() == (epoch > 0) and not list(tmp_path.glob(".*"))
+    assert load_checkpoint(previous)["epoch"] == 1
+    synced = []
+    with monkeypatch.context() as patch:
+        patch.setattr(module_under_test, "sync", synced.append)
+
+        def killed(source, target):
+            assert synced  # before anything else gives way for it, the new file is on the disk
+            os.replace(source, target)
+            raise KeyboardInterrupt
+
+        patch.setattr(module_under_test, "os", SimpleNamespace(replace=killed))
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(path, {"model_state": {}, "epoch": 3}, previous=previous)
+    assert load_checkpoint(previous)["epoch"] == 2 and not path.exists()
 
 
 # ---- reading

@@ -30,8 +30,10 @@ def parse(*words: str):
         ("--weight-decay -1", "argument --weight-decay: -1 is below 0 or not finite; see --help"),
         ("--epoch", "argument -e/--epochs: expected one argument; see --help"),
         ("--fast", "unrecognized arguments: --fast; see --help"),
-        ("-s a/b", "argument -s/--suffix: 'a/b' cannot be in a folder name; use letters, digits and _ - + = , @ .;"
-                   " see --help"),
+        (
+            "-s a/b",
+            "argument -s/--suffix: 'a/b' cannot be in a folder name; use letters, digits and _ - + = , @ .; see --help",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(words, expected):

@@ -15,16 +15,16 @@ LINE_SECONDS = 60  # between two lines, at least
 class Progress:
     """The epochs of a run, to iterate over; only the main process says anything."""
 
-    def __init__(self, name: str, epochs: int, is_main: bool):
-        self.name, self.epochs = name, epochs
-        self.bar = tqdm(total=epochs, desc=name, unit="epoch", disable=None if is_main else True)
+    def __init__(self, name: str, epochs: int, is_main: bool, first: int = 0):
+        self.name, self.epochs, self.first = name, epochs, first
+        self.bar = tqdm(total=epochs, initial=first, desc=name, unit="epoch", disable=None if is_main else True)
         self.has_lines = is_main and self.bar.disable
         self.said = time.monotonic()
         self.held_out = ""  # scores of the last epoch, which the bar shows through the next one
 
     def __iter__(self) -> Iterator[int]:
         with self.bar:
-            yield from range(self.epochs)
+            yield from range(self.first, self.epochs)
 
     def step(self, epoch: int, step: int, steps: int, loss: float, rate: float) -> None:
         """What the last of so many ``steps`` of an epoch came to; ``rate`` in series a second."""

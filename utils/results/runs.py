@@ -19,7 +19,7 @@ COSTS = ("parameters", "train_seconds", "series_per_s")
 LOGS = ("args.json", "trainlog.csv", "testlog.csv")
 LATER = ("macro_f1_present",)  # scores that earlier versions did not write
 # Two runs that differ in these alone are repetitions of one experiment.
-NOT_THE_EXPERIMENT = frozenset("seed seeds models years logdir device workers print_freq eval".split())
+NOT_THE_EXPERIMENT = frozenset("seed seeds models years logdir device workers print_freq eval identity".split())
 
 
 class FinishedRun(NamedTuple):

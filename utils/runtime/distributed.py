@@ -67,19 +67,26 @@ class World(NamedTuple):
             dist.all_reduce(value)
         return value
 
-    def any_rank(self, flag: bool) -> bool:
-        """Whether the flag is set on at least one rank."""
+    def largest(self, *values: int) -> tuple[int, ...]:
+        """Each of these numbers, the largest that a rank has given."""
         if self.size == 1:
-            return flag
-        return self.all_reduce_sum_(torch.tensor(float(flag), device=self.device)).item() > 0
+            return values
+        together = torch.tensor(values, dtype=torch.int64, device=self.device)
+        dist.all_reduce(together, dist.ReduceOp.MAX)
+        return tuple(together.tolist())
 
     def all_gather(self, part: Tensor) -> Tensor:
         """Concatenate the parts (N_rank, ...) of all ranks, of any lengths, in rank order."""
         if self.size == 1:
             return part
-        parts: list = [None] * self.size
-        dist.all_gather_object(parts, part.cpu())
-        return torch.cat(parts).to(part.device)
+        return torch.cat(self.gather_objects(part.cpu())).to(part.device)
+
+    def gather_objects(self, part: object) -> list:
+        """What every rank has given, in rank order; tensors should be on the CPU."""
+        parts: list = [part] * self.size
+        if self.size > 1:
+            dist.all_gather_object(parts, part)
+        return parts
 
     def average_statistics(self, module: nn.Module) -> None:
         """Replace the running statistics of batch normalisation by their mean over ranks.

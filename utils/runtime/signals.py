@@ -1,30 +1,67 @@
-"""Ctrl-C and a scheduler's SIGTERM as requests to stop, which a training loop checks between two steps."""
+"""Signals as requests to a run: SIGINT (Ctrl-C) and a scheduler's SIGTERM to stop, SIGUSR1 to save its state.
+
+A training loop looks at them between two steps. Outside of it there is nothing to save, so a request to stop ends the
+process at once.
+"""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
+from utils.errors import Stopped
 
-@contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Within this context the first SIGINT or SIGTERM is recorded; a second one has its usual effect.
+STOP = (signal.SIGINT, signal.SIGTERM)
+SAVE = getattr(signal, "SIGUSR1", None)  # Windows has none
 
-    Yields:
-        A function that returns whether one was received.
+
+class Requests:
+    """What signals have asked of this process.
+
+    Attributes:
+        stop: the signal that asks it to stop, 0 if none has come.
+        save: whether it is to save its state.
+        advice: what the user can do after it has stopped; behind the message.
     """
-    received: list[int] = []
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def record(number: int, _frame) -> None:
-        received.append(number)
-        signal.signal(number, previous[number])
+    def __init__(self, advice: str = ""):
+        self.stop, self.save, self.advice = 0, False, advice
+        self._is_deferred = False
+        self._previous: dict = {}
 
-    for number in previous:
-        signal.signal(number, record)
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within this context the first request to stop is recorded; a second one has its usual effect."""
+        self._is_deferred = True
+        try:
+            yield
+        finally:
+            self._is_deferred = False
+
+    @contextmanager
+    def heard(self) -> Iterator[Requests]:
+        """Within this context signals are handled as requests."""
+        numbers = [number for number in (*STOP, SAVE) if number is not None]
+        self._previous = {number: signal.getsignal(number) for number in numbers}
+        for number in numbers:
+            signal.signal(number, self._hear)
+        try:
+            yield self
+        finally:
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
+
+    def stopped(self, when: str, number: int) -> Stopped:
+        """The exception that ends the process."""
+        return Stopped(f"{when}{self.advice}", number)
+
+    def _hear(self, number: int, frame) -> None:
+        if number == SAVE:
+            self.save = True
+        elif self._is_deferred and not self.stop:
+            self.stop = number
+        elif number == signal.SIGINT or self._previous[number] is signal.SIG_DFL:
+            raise self.stopped("stopped", number)
+        else:  # the handler of utils.runtime.watchdog, which knows whether a peer has died
+            self._previous[number](number, frame)
