@@ -77,6 +77,7 @@ TARGETS = {
 
 # (target, the changed line as it then reads, why nothing can notice it)
 _CLOCK = "the clock is never exactly there"
+_NEVER = "no random number is exactly that"
 _ABSENT = "any small number stands for a loss that is not measured"
 _SYMMETRIC = "the matrix is symmetric"
 _CHUNKS = "the sum over the queue is the same in one piece and in chunks; only speed differs"
@@ -121,6 +122,23 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
         "pretraining/barlow.py",
         "loss, agreement = redundancy(second, first, self.weight)",
         "the matrix is transposed, and its elements are squared",
+    ),
+    (
+        "pretraining/bert.py",
+        "sums = torch.zeros(3, device=world.device)  # restored, contaminated, observations",
+        "float32 sums differ only after millions of series",
+    ),
+    ("pretraining/bert.py", "chosen = ((draw <= probability)) & real", _NEVER),
+    ("pretraining/bert.py", "sign = torch.where((draw <= probability / 2), 1.0, -1.0) * chosen", _NEVER),
+    (
+        "pretraining/bert.py",
+        "values = (fitted.values - sign[..., None] * noise * uniform(fitted.values.shape, device, generator))",
+        "as many observations become darker as brighter",
+    ),
+    (
+        "tscls/probe.py",
+        "linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2001))",
+        "it has converged by then",
     ),
     ("pretraining/joint.py", "return self.compare(second, first, *known)", "only barlow has it, which is symmetric"),
     (

@@ -15,8 +15,9 @@ from datasets.transforms import (
     temporal_shift,
     vegetation_weight,
 )
-from moco.loader import PUBLISHED, STRONGER, two_views, view
+from moco.loader import PUBLISHED, STRONGER, Augmentation, add_view_options, augmentation_of, two_views, view
 from tests.support.series import make_batch, seeded
+from utils.errors import Parser, UsageError
 
 
 def test_a_view_is_the_published_steps_in_their_order():
@@ -83,3 +84,31 @@ def test_a_view_with_one_step_alone_has_only_that_step(step, alone):
         assert part is other is None or torch.equal(part, other)
     none = view(series, seeded(3), size=10, method="rc", augmentation=PUBLISHED._replace(**off))
     assert not torch.equal(made.x, none.x)
+
+
+def test_options_of_the_views_are_explained_and_have_limits():
+    parser = Parser()
+    add_view_options(parser)
+    actions = {action.dest: action for action in parser._actions if action.dest != "help"}
+    assert all(action.help for action in actions.values())
+    valued = {name: action.metavar for name, action in actions.items() if action.nargs != 0}
+    assert valued == {**{f"{name}_probability": "P" for name in ("shift", "noise", "removal")}, "noise_scale": "SD"}
+    assert all(f"(published: {getattr(PUBLISHED, name)})" in actions[name].help for name in valued)
+    assert set(actions) - set(valued) == {"aug_plus", "no_shift", "no_noise", "no_removal"}
+    for name in valued:
+        option = f"--{name.replace('_', '-')}"
+        assert getattr(parser.parse_args([option, "0.25"]), name) == 0.25
+        with pytest.raises(UsageError, match=option):
+            parser.parse_args([option, "-1"])
+
+
+def test_what_the_options_do_not_say_is_left_to_the_default():
+    parser, off = Parser(), Augmentation(0.0, 0.5, 0.0, 0.5)
+    add_view_options(parser)
+
+    def chosen(*argv: str, default: Augmentation = off) -> Augmentation:
+        return augmentation_of(vars(parser.parse_args(argv)), default)
+
+    assert chosen() == off and chosen("--noise-probability", "0.3") == off._replace(noise_probability=0.3)
+    assert chosen("--no-shift") == off._replace(shift_probability=0.0) and chosen("--aug-plus") == STRONGER
+    assert augmentation_of(vars(parser.parse_args([]))) == PUBLISHED

@@ -35,6 +35,14 @@ def test_the_loss_is_that_of_a_plain_loop(count, dim, seed, weight):
     assert (loss.item(), agreement.item()) == (pytest.approx(expected[0]), pytest.approx(expected[1]))
 
 
+def test_the_loss_is_in_float32_also_under_autocast():
+    first, second = np.random.default_rng(0).normal(1, 2, (2, 9, 5)).astype(np.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, agreement = redundancy(torch.from_numpy(first), torch.from_numpy(second), 0.1)
+    expected = plain_loss(first, second, 0.1)
+    assert (loss.item(), agreement.item()) == (pytest.approx(expected[0], 1e-4), pytest.approx(expected[1], 1e-4))
+
+
 def test_equal_views_without_redundancy_have_no_loss():
     """A Hadamard matrix: its columns are uncorrelated."""
     views = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])

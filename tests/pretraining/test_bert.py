@@ -105,6 +105,13 @@ def test_evaluation_is_the_mean_over_all_contaminated_observations(method):
     assert all(torch.equal(tensor, state[name]) for name, tensor in bert.state_dict().items())
 
 
+def test_held_out_series_without_a_contaminated_observation_have_no_loss():
+    bert = pretext().eval()
+    view, true, chosen = bert.views(random_series([12, 9, 15]), generator())
+    found = bert.evaluate([(view, true, torch.zeros_like(chosen))], OFF, WORLD)
+    assert found == {"loss": 0, "restored": 1}
+
+
 def test_a_network_without_features_of_observations_is_refused():
     with pytest.raises(UsageError, match="TempCNN has no features of single observations"):
         BERT(build_model("tempcnn", sequencelength=12), size=12, method="rc")

@@ -43,6 +43,14 @@ def test_the_loss_is_that_of_a_plain_loop(labels, seed, temperature):
     assert loss.item() == pytest.approx(expected, rel=1e-6) and top1.item() == pytest.approx(hits)
 
 
+def test_the_loss_is_in_float32_also_under_autocast():
+    views = F.normalize(torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+    labels = torch.tensor([0, 1, 1, 2, 0, 1, 1, 2])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = supervised_contrast(views, labels, 0.1)[0]
+    assert loss.item() == pytest.approx(plain_loss(views.double().numpy(), labels.numpy(), 0.1)[0], rel=1e-5)
+
+
 def test_classes_that_are_apart_are_found():
     views = torch.eye(3)[[0, 1, 2, 0, 1, 2]]
     loss, top1 = supervised_contrast(views, torch.tensor([0, 1, 2, 0, 1, 2]), 0.1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,8 @@ from tests.support.runs import column, pretrain, rows, same, weights
 from tscls import probe
 from tscls.classifier import Classifier
 from tscls.probe import EpochProbe, accuracies, open_probe, spread
-from utils.errors import UsageError
+from utils.checkpoint import load_pretrained
+from utils.errors import Parser, UsageError
 
 
 def clusters(seed: int, count: int = 40, width: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -59,6 +62,55 @@ def test_collapse_is_seen():
     assert spread(plane)["rank"] == pytest.approx(2, abs=0.01)
 
 
+def test_the_rank_is_that_of_differences_from_the_mean():
+    plane = np.random.default_rng(0).normal(size=(2000, 2)) @ np.eye(4)[:2]
+    assert spread(plane + 100 * np.arange(1, 5))["rank"] == pytest.approx(2, abs=0.01)
+
+
+def test_a_logistic_regression_converges_on_correlated_features():
+    features = np.cumsum(np.random.default_rng(0).normal(size=(400, 128)), axis=1)
+    labels = features[:, ::7].argmax(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        accuracies(features, labels, features, labels)
+
+
+def test_a_table_has_a_row_a_seed_and_of_several_the_mean():
+    first = {"std": 0.5, "rank": 3, "linear": 0.25, "knn": 0.75}
+    second = {"std": 0.5, "rank": 5, "linear": 0.75, "knn": 0.75}
+    assert [line.split() for line in probe.table([first], [7]).splitlines()] == [
+        ["OA", "kNN", "OA", "linear", "std", "rank"],
+        ["seed"],
+        ["7", "0.750", "0.250", "0.500", "3.000"],
+    ]
+    *_, mean = probe.table([first, second], [7, 9]).splitlines()
+    assert mean.split() == "mean 0.750 ± 0.000 0.500 ± 0.354 0.500 ± 0.000 4.000 ± 1.414".split()
+
+
+def test_options_have_their_defaults_and_limits():
+    parser = Parser()
+    EpochProbe.add_arguments(parser)
+    actions = {action.option_strings[0]: action for action in parser._actions if action.dest != "help"}
+    assert {option: (action.default, action.metavar) for option, action in actions.items()} == {
+        "--probe": (None, "ROOT"), "--probe-every": (1, "N"), "--probe-num": (300, "N"),
+    }  # fmt: skip
+    assert all(action.help for action in actions.values())
+    least = parser.parse_args(["--probe-every", "1", "--probe-num", "10"])
+    assert (least.probe_every, least.probe_num) == (1, 10)
+    for option, value in (("--probe-every", "0"), ("--probe-num", "9")):
+        with pytest.raises(UsageError, match=option):
+            parser.parse_args([option, value])
+
+
+def test_every_third_epoch_is_probed(data_root):
+    made = EpochProbe(data_root, 2019, Selection(40), every=3, rc=False)
+    assert made.probe.length_method == "pad"
+    assert EpochProbe(data_root, 2019, Selection(40), every=3, rc=True).probe.length_method == "rc"
+    made.probe = lambda network: dict.fromkeys(probe.FIGURES, 0.5)
+    assert [epoch for epoch in range(7) if made(None, epoch)] == [2, 5]
+    assert made(None, 2) == {"probe_knn": 0.5, "probe_linear": 0.5, "probe_std": 0.5, "probe_rank": 0.5}
+
+
 def test_a_probe_is_fitted_to_the_train_draw_and_tested_on_a_whole_split(data_root):
     selection = Selection(num=40, seed=3)
     found = open_probe(data_root, 2019, selection, length_method="rc", split="eval")
@@ -92,6 +144,13 @@ def test_series_of_one_class_are_refused(data_root, monkeypatch):
     monkeypatch.setattr(probe, "open_labelled", lambda *_: splits._replace(train=one))
     with pytest.raises(UsageError, match=f"the {len(one)} series to fit a probe to are of one class"):
         open_probe(data_root, 2019, Selection(use_all=True), length_method="rc")
+
+
+def test_series_of_two_classes_are_enough(data_root, monkeypatch):
+    splits = open_labelled(data_root, 2019, Selection(use_all=True))
+    two = splits.train.take(np.isin(splits.train.labels, (0, 1)))
+    monkeypatch.setattr(probe, "open_labelled", lambda *_: splits._replace(train=two))
+    assert len(open_probe(data_root, 2019, Selection(use_all=True), length_method="rc").train) == len(two)
 
 
 FLAGS = ("--rc", "--use-doy", "-e", 3)
@@ -142,3 +201,17 @@ def test_a_probe_of_a_root_without_labels_is_told(data_root, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         pretrain(data_root, tmp_path, "--probe", tmp_path / "nothing")
     assert "nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("trained", "given", "method"), [("--rc", (), "rc"), ("--no-shift", ("--rc",), "rc")])
+def test_a_model_of_fixed_length_is_probed_at_that_length(data_root, tmp_path, capsys, trained, given, method):
+    folder = pretrain(data_root, tmp_path, trained, model="tempcnn")
+    opened = open_probe(data_root, 2019, Selection(num=40), length_method=method, split="eval")
+    network = build_model("tempcnn", sequencelength=20)
+    load_pretrained(network, folder / "model_best.pth")
+    expected = opened(network)
+    capsys.readouterr()
+    argv = ["--pretrained", folder / "model_best.pth", "--datapath", data_root, "-n", 40, "-d", "cpu", "-seq", 20]
+    probe.main(list(map(str, [*argv, *given])))
+    last = capsys.readouterr().out.splitlines()[-1].split()
+    assert last == ["111", *(f"{expected[name]:.3f}" for name in probe.FIGURES)]
