@@ -225,8 +225,9 @@ def main(argv: list[str] | None = None) -> list[Path]:
     """Train, test and compare as the command line says; returns the run folders."""
     args = get_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    world = distributed.start(args.device)
     with Requests(how_to_continue("main_tscls.py", argv)).heard() as requests:
-        return run_all(args, distributed.start(args.device), requests)
+        return run_all(args, world, requests)
 
 
 def run_all(args: Namespace, world: World, requests: Requests) -> list[Path]:
