@@ -223,8 +223,9 @@ def log_step(run: RunState, figures: dict[str, torch.Tensor], bar: EpochBar, log
 @exit_cleanly
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
+    world = distributed.start(args.device)
     with Requests(how_to_continue("main_moco.py", argv)).heard() as requests:
-        pretrain(args, distributed.start(args.device), requests)
+        pretrain(args, world, requests)
 
 
 def pretrain(args: argparse.Namespace, world: World, requests: Requests) -> None:

@@ -199,13 +199,15 @@ def run(args: Namespace, name: str, method: str, seed: int, data: tuple, world: 
     if not args.eval:
         recipe = recipe_of(args, splits)
         same = identity_of(args, name, method, seed, recipe, splits)
-        tests = finished_tests(folder, same, sets) if args.resume else None
-        if world.largest(world.is_main and tests is not None)[0]:
-            for row in tests or () if world.is_main else ():
-                scores = {key: float(value) for key, value in row.items() if key in SCORES}
-                print(f"{folder.name}, {row['year']}: {readable(scores)} (finished before)", flush=True)
+        tests = world.gather_objects(finished_tests(folder, same, sets) if args.resume else None)[0]
+        if tests is None:
+            log, seconds = train(args, same, recipe, data, folder, world, requests)
+        for year, row in (tests or {}).items() if world.is_main else ():
+            scores = {key: float(value) for key, value in row.items() if key in SCORES}
+            print(f"{folder.name}, {year}: {readable(scores)} (finished before)", flush=True)
+        sets = {year: series for year, series in sets.items() if year not in (tests or {})}
+        if not sets:
             return folder
-        log, seconds = train(args, same, recipe, data, folder, world, requests)
     world.barrier()
     classifier = load_classifier(folder, world.device)
     check_classes(classifier, classmap, folder, args.datapath, "give the -c that it was trained with")
@@ -222,8 +224,9 @@ def main(argv: list[str] | None = None) -> list[Path]:
     """Train, test and compare as the command line says; returns the run folders."""
     args = get_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    world = distributed.start(args.device)
     with Requests(how_to_continue("main_tscls.py", argv)).heard() as requests:
-        return run_all(args, distributed.start(args.device), requests)
+        return run_all(args, world, requests)
 
 
 def run_all(args: Namespace, world: World, requests: Requests) -> list[Path]:

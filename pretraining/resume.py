@@ -65,7 +65,7 @@ def checked(run: RunState, saved: Saved) -> Saved:
     if beside_encoder and beside_encoder.isdisjoint(names):
         raise UsageError(f"{path}: holds the encoder alone, which --pretrained takes; {ADVICE}")
     training = content.get("training")
-    if training is not None and isinstance(training["sums"], Tensor):  # as saved before the pretexts had names
+    if training is not None and isinstance(training.get("sums"), Tensor):  # as saved before the pretexts had names
         sums = dict(zip(("loss", "top1"), training["sums"].unbind(), strict=True))
         content["training"] = training | {"sums": sums}
     return Saved(path, content)

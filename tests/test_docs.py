@@ -34,7 +34,7 @@ def commands() -> list[tuple[str, str]]:
 
 def program(line: str) -> tuple[str, list[str]]:
     """Module and arguments of a command line."""
-    words = shlex.split(line, comments=True)
+    words = shlex.split(line.removesuffix(" &"), comments=True)
     if "-m" in words:
         place = words.index("-m") + 1
         return words[place], words[place + 1 :]

@@ -62,8 +62,10 @@ def check_state(resume: str, models: Collection[str], seeds: Collection[int]) ->
         raise UsageError(f"{resume}: is of {of['model']} --seeds {of['seed']}, which is none of the runs asked for")
 
 
-def finished_tests(folder: Path, same: dict, sets: dict[int, SeriesSet]) -> list[dict] | None:
-    """The rows of testlog.csv of a run that was trained as ``same`` says and tested on ``sets``, or None.
+def finished_tests(folder: Path, same: dict, sets: dict[int, SeriesSet]) -> dict[int, dict] | None:
+    """The rows of testlog.csv, by year, of a run that was trained as ``same`` says and tested on these series.
+
+    None where it was not trained and tested at all; years whose series are not those of ``sets`` are left out.
 
     Raises:
         UsageError: it was trained and tested, but with other options or data.
@@ -73,9 +75,8 @@ def finished_tests(folder: Path, same: dict, sets: dict[int, SeriesSet]) -> list
     if not rows or trained is None:
         return None
     check_same(same, trained, folder / "args.json", "it")
-    tests = [rows.get(str(year), {}) for year in sets]
-    is_tested = [row.get("data") == told_series([series]) for row, series in zip(tests, sets.values(), strict=True)]
-    return tests if all(is_tested) else None
+    tests = {year: rows.get(str(year), {}) for year in sets}
+    return {year: row for year, row in tests.items() if row.get("data") == told_series([sets[year]])}
 
 
 def _identity_in(file: Path) -> dict | None:

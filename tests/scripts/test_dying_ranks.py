@@ -148,12 +148,12 @@ def test_the_checkpoint_saved_before_is_whole(killed):
 def test_one_process_resumes_the_run(killed, data_root, tmp_path):
     flags = ("-e", 3, *FLAGS, "--resume", killed.folder / "model_last.pth")
     resumed = pretrain(data_root, tmp_path, *flags, model="tempcnn")
-    assert [row["epoch"] for row in rows(resumed)] == ["2"] and column(resumed, "lr") == [1e-3]
+    assert [row["epoch"] for row in rows(resumed)] == ["0", "1", "2"] and column(resumed, "lr") == [1e-3] * 3
     assert checkpoint(resumed, "model_last.pth")["model_state"]["queue_ptr"].item() == 3 * 48 % 50
 
 
 def test_two_processes_resume_the_run(buggy):
-    assert [row["epoch"] for row in rows(buggy.folder)] == ["2"] and column(buggy.folder, "lr") == [1e-3]
+    assert [row["epoch"] for row in rows(buggy.folder)] == ["0", "1", "2"] and column(buggy.folder, "lr") == [1e-3] * 3
     assert checkpoint(buggy.folder, "model_last.pth")["model_state"]["queue_ptr"].item() == 3 * 48 % 50
 
 
@@ -169,13 +169,15 @@ def test_a_hung_rank_ends_before_torchrun_kills_it(buggy):
 
 
 def test_a_rank_that_computes_ends_too(data_root, tmp_path):
-    """Of main_tscls.py, which cannot be resumed."""
+    """Of main_tscls.py."""
     flags = ("-n", 50, "-e", 1000, "--interp", "--recipe", "published", *SMALL)
     ended = run("computing", data_root, tmp_path / "computing", "tempcnn", *flags)
     assert ended.code != 0 and ended.seconds < SIGKILL_SECONDS / 2
     assert ended.code_of(0) == -signal.SIGKILL and ended.code_of(1) == 1
     (line,) = ended.lines()
-    assert line.startswith("[rank 1] ") and is_about(0, r"( \([\w ]+\))?", line.removeprefix("[rank 1] "))
+    what, how_to_resume = line.removeprefix("[rank 1] ").rsplit("; ", 1)
+    assert line.startswith("[rank 1] ") and is_about(0, r"( \([\w ]+\))?", what)
+    assert how_to_resume == f"resume with --resume {ended.folder / 'model_last.pth'}"
 
 
 if __name__ == "__main__":
