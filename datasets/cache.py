@@ -15,7 +15,7 @@ from datasets.store import Store
 from datasets.writer import StoreWriter
 from utils.files import one_at_a_time
 
-READERS_VERSION = 1  # raise it when the readers write something else from the same source
+READERS_VERSION = 2  # raise it when the readers write something else from the same source
 
 logger = logging.getLogger(__name__)
 

@@ -13,15 +13,16 @@ from datasets.errors import DataError
 DN_LIMITS = np.iinfo(np.int16)
 DIGITAL_NUMBER = f"a digital number from {DN_LIMITS.min} to {DN_LIMITS.max}"
 DAY = f"a whole number from 1 to {MAX_DOY}"
+MAX_LENGTH = 10_000  # observations of a series: padded to such a length a batch fits into memory
 TIME_ORDER = "time order (the day of year may fall once, at New Year, and stays below the first day from there on)"
 
 
 def check_lengths(lengths: np.ndarray, observations: int, where: str, first: int = 0) -> None:
-    """Every series has at least one observation and together they have `observations`."""
-    empty = np.flatnonzero(lengths < 1)
-    if empty.size:
-        found = lengths[empty[0]]
-        raise DataError(f"{where}: series {first + empty[0]} has {found} observations; expected at least 1")
+    """Every series has 1 to MAX_LENGTH observations and together they have `observations`."""
+    wrong = np.flatnonzero((lengths < 1) | (lengths > MAX_LENGTH))
+    if wrong.size:
+        found, expected = lengths[wrong[0]], "at least 1" if lengths[wrong[0]] < 1 else f"at most {MAX_LENGTH:,}"
+        raise DataError(f"{where}: series {first + wrong[0]} has {found} observations; expected {expected}")
     if lengths.sum() != observations:
         raise DataError(f"{where}: the lengths add up to {lengths.sum()} observations, but there are {observations}")
 

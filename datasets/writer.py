@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from datasets import checks
+from datasets import checks, checksums
 from datasets.bands import BANDS
 from datasets.errors import DataError
 from datasets.npyfile import NpyAppender
@@ -125,4 +125,9 @@ class StoreWriter:
             "classes": len(self._classes) if "label" in self.columns else None,
             "provenance": self.provenance,
         }
+        arrays = {"bands.npy": self._bands, "doy.npy": self._doy, "offsets.npy": self._offsets}
+        sums = {name: array.checksums.as_text() for name, array in arrays.items()}
+        if self.columns:
+            sums["index.csv"] = checksums.of_file(self._folder / "index.csv")
+        meta = checksums.add_to_meta(meta, sums)
         (self._folder / "meta.json").write_text(json.dumps(meta, indent=2), encoding="utf-8")
