@@ -7,6 +7,7 @@ between are ignored. A split's table (train.csv …) has one row a series; rows 
 from __future__ import annotations
 
 import logging
+import reprlib
 from collections.abc import Callable, Sequence
 from pathlib import Path, PureWindowsPath
 
@@ -96,7 +97,8 @@ def _read_npy(file: Path) -> tuple[Sequence[np.ndarray], np.ndarray | None]:
         raise DataError(f"{file}: shape {content.shape}; expected (2, N) series and labels, or (N,) series")
     for i, label in enumerate(content[1]):
         if not isinstance(label, int | np.integer) or label < 0:
-            raise DataError(f"{file}: series {i} has label {label!r}; expected a class id, 0 or more")
+            found = reprlib.repr(label)  # which ends, also where lists hold each other
+            raise DataError(f"{file}: series {i} has label {found}; expected a class id, 0 or more")
     return content[0], content[1].astype(np.int64)
 
 
