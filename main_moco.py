@@ -46,7 +46,7 @@ SAVE_SECONDS = 600  # inside an epoch, model_last.pth is at most this old
 # Options that do not decide what a run computes. For the data, their fingerprint is compared instead.
 NOT_IDENTITY = frozenset(
     "datapath year num useall nclasses workers epochs start_epoch print_freq device logdir suffix amp compile"
-    " resume evaluate patience probe probe_every probe_num".split()
+    " resume evaluate patience probe probe_every probe_num skip_bad".split()
 )
 
 
@@ -260,7 +260,8 @@ def main(argv: list[str] | None = None) -> None:
         load_checkpoint(args.resume, ADVICE)  # before data are simulated
     with world.main_first():
         ensure_default(args.datapath)
-        series = open_unlabelled(args.datapath, args.year, num=None if args.useall else args.num, seed=args.seed)
+        draw = {"num": None if args.useall else args.num, "seed": args.seed, "skip_bad": args.skip_bad}
+        series = open_unlabelled(args.datapath, args.year, **draw)
     labels = Selection(args.probe_num, args.nclasses, args.seed)
     probe = EpochProbe(args.probe, args.year, labels, every=args.probe_every, rc=args.rc)
     streams = RandomStreams(args.seed, world.device, world.rank)

@@ -94,6 +94,18 @@ class Store:
         return index
 
     @cached_property
+    def absurd(self) -> np.ndarray:
+        """Numbers of the series that were never measured (`checks.are_absurd`), sorted; found at the first use."""
+        if self.meta.get("absurd") == 0:
+            return np.empty(0, dtype=np.int64)
+        found = []
+        for first in range(0, len(self), CHUNK):
+            offsets = np.asarray(self.offsets[first : first + CHUNK + 1])
+            bands = self.bands[offsets[0] : offsets[-1]]
+            found.append(first + np.flatnonzero(checks.are_absurd(bands, np.diff(offsets))))
+        return np.concatenate(found)
+
+    @cached_property
     def labels(self) -> np.ndarray | None:
         """Class id of each series, (N,) int64; `None` for unlabelled data."""
         if self.index is None or "label" not in self.index:
