@@ -47,7 +47,7 @@ FEW_STEPS = 10  # of an epoch; with fewer the user is told
 # Options that do not decide what a run computes. For the data, their fingerprint is compared instead.
 NOT_IDENTITY = frozenset(
     "datapath year num useall nclasses workers epochs start_epoch print_freq device logdir suffix amp compile"
-    " resume save_minutes evaluate patience probe probe_every probe_num".split()
+    " resume save_minutes evaluate patience probe probe_every probe_num skip_bad".split()
 )
 
 
@@ -238,7 +238,8 @@ def pretrain(args: argparse.Namespace, world: World, requests: Requests) -> None
             print(f"{args.model}: --use-doy changes nothing ({DOY_NOTICE})")
     if args.resume and args.resume != AUTO:
         load_checkpoint(args.resume, ADVICE)  # before data are simulated
-    has_labels, selection = needs_labels(args.pretext), Selection(args.num, args.nclasses, args.seed, args.useall)
+    has_labels = needs_labels(args.pretext)
+    selection = Selection(args.num, args.nclasses, args.seed, args.useall, skip_bad=args.skip_bad)
     with world.main_first():
         ensure_default(args.datapath)
         series = open_pool(args.datapath, args.year, selection, has_labels=has_labels)

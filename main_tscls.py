@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from datasets.catalog import Selection, Splits, open_classmap, open_eval, open_labelled
+from datasets.duplicates import leaks
 from datasets.simulate import ensure_default
 from models import ESTIMATORS, INITS, NETWORKS, build_model, canonical_name, model_class
 from tscls.classifier import fresh_classifier, load_classifier
@@ -241,12 +242,15 @@ def run_all(args: Namespace, world: World, requests: Requests) -> list[Path]:
     folders = []
     for seed in dict.fromkeys(args.seeds):
         with world.main_first():
-            selection = Selection(args.num, args.nclasses, seed, args.useall, args.regions, args.leave_out)
+            sites = {"regions": args.regions, "leave_out": args.leave_out}
+            selection = Selection(args.num, args.nclasses, seed, args.useall, skip_bad=args.skip_bad, **sites)
             splits = open_labelled(args.datapath, args.year, selection)
             others = {year: open_eval(args.datapath, year, selection) for year in args.years if year != args.year}
         sets = {year: others.get(year, splits.eval) for year in args.years}
         if world.is_main:
             announce(args, seed, splits, classmap.num_classes)
+            for leak in leaks(splits._asdict(), args.year, others):
+                print(f"warning: {leak}")
         folders += [run(args, *one, seed, (classmap, splits, sets), world, requests) for one in methods.items()]
     if world.is_main:
         print(f"\n{write_comparison(folders, args.logdir)}")

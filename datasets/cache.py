@@ -15,20 +15,22 @@ from datasets.store import Store
 from datasets.writer import StoreWriter
 from utils.files import one_at_a_time
 
-READERS_VERSION = 1  # raise it when the readers write something else from the same source
+READERS_VERSION = 2  # raise it when the readers write something else from the same source
 
 logger = logging.getLogger(__name__)
 
 
-def cached_store(source: Path, files: Sequence[Path], beside: Path, write: Callable[[StoreWriter], None]) -> Store:
-    """The store of `source`, from the cache or made by `write(writer)`.
+def cached_store(
+    source: Path, files: Sequence[Path], beside: Path, write: Callable[[StoreWriter], None], variant: str = ""
+) -> Store:
+    """The store of `source`, from the cache or made by `write(writer)`; `variant` tells stores of one source apart.
 
     It is out of date when the size or time of one of `files` changes. It lies in `beside`/.sits-store or, where
     that cannot be written, in the user's cache folder. Of several processes one makes it and the others wait for it.
     """
     stamp = _stamp(files)
-    name = f"{source.stem}-{_digest(str(source.resolve()))}"
-    folders = [beside / ".sits-store" / source.stem, user_cache_path("sits-moco") / name]
+    name = f"{source.stem}-{_digest(str(source.resolve()))}{variant}"
+    folders = [beside / ".sits-store" / f"{source.stem}{variant}", user_cache_path("sits-moco") / name]
     for folder in folders:
         if (store := _fresh(folder, source, stamp)) is not None:
             return store
@@ -48,9 +50,7 @@ def cached_store(source: Path, files: Sequence[Path], beside: Path, write: Calla
     )
 
 
-def _make(
-    folder: Path, source: Path, files: Sequence[Path], stamp: str, write: Callable[[StoreWriter], None]
-) -> Store:
+def _make(folder: Path, source: Path, files: Sequence[Path], stamp: str, write: Callable[[StoreWriter], None]) -> Store:
     logger.info("%s: reading %d file(s) into a store, once", source, len(files))
     provenance = {"source": str(source), "stamp": stamp}
     with StoreWriter(folder, provenance=provenance, source=str(source), overwrite=True) as writer:

@@ -17,6 +17,7 @@ from datasets.classmap import ClassMap, read_classmap
 from datasets.errors import DataError
 from datasets.location import locate
 from datasets.readers import published
+from datasets.screening import screened
 from datasets.store import SeriesSet, Store
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Selection(NamedTuple):
 
     `use_all` lifts the budget. `regions` keeps the series of these sites only. `leave_out` removes a site from train
     and valid and keeps only this site in eval. Both apply before the draw. `nclasses` does not count "Other".
+    `skip_bad` leaves out series that cannot be used (datasets/screening.py), which are an error otherwise.
     """
 
     num: int = 3000
@@ -46,6 +48,7 @@ class Selection(NamedTuple):
     use_all: bool = False
     regions: Sequence[str] | None = None
     leave_out: str | None = None
+    skip_bad: bool = False
 
     @property
     def is_filtered(self) -> bool:
@@ -99,29 +102,47 @@ def open_eval(datapath: str | Path, year: int | str, selection: Selection = DEFA
     return series
 
 
-def open_unlabelled(datapath: str | Path, year: int | str, *, num: int | None = None, seed: int = 111) -> SeriesSet:
-    """The unlabelled series of a year: all of them, or `num` drawn by the seed."""
+def open_unlabelled(
+    datapath: str | Path, year: int | str, *, num: int | None = None, seed: int = 111, skip_bad: bool = False
+) -> SeriesSet:
+    """The unlabelled series of a year: all of them, or `num` drawn by the seed; `skip_bad` as of a Selection."""
     folder = _year_folder(datapath, year)
-    series = SeriesSet.whole(_find_unlabelled(folder))
+    series = screened(SeriesSet.whole(_find_unlabelled(folder, skip_bad)), "unlabelled", skip_bad)
     if num is not None:
         series = series.take(budget.draw_natural(len(series), num, seed, "unlabelled", where=f"{folder}: unlabelled"))
     _log_source("unlabelled", series)
     return series
 
 
-def open_split(datapath: str | Path, year: int | str, split: str, nclasses: int = 20) -> SeriesSet:
+def open_split(
+    datapath: str | Path, year: int | str, split: str, nclasses: int = 20, *, skip_bad: bool = False
+) -> SeriesSet:
     """Every series of a split of a year, in the order of the files; labels are not needed.
 
-    `split`: one of SPLITS. `nclasses` tells which of the published files.
+    `split`: one of SPLITS. `nclasses` tells which of the published files. `skip_bad`: without those that a store cannot
+    hold.
     """
     folder = _year_folder(datapath, year)
     if split == "unlabelled":
-        store = _find_unlabelled(folder)
+        store = _find_unlabelled(folder, skip_bad)
     elif (folder / split / "meta.json").is_file():
         store = Store.open(folder / split)
     else:
-        store = _published_pool(folder, split, nclasses)
+        store = _published_pool(folder, split, nclasses, skip_bad)
     return SeriesSet.whole(store)
+
+
+def has_split(datapath: str | Path, year: int | str, split: str, nclasses: int = 20) -> bool:
+    """Whether a split of a year can be there: a store of its name, or a file that one may be read from."""
+    folder, name = _year_folder(datapath, year), split.capitalize()
+    if split == "unlabelled":
+        return (
+            any(folder.glob("unlabelled/meta.json"))
+            or any(folder.glob("npy/Unsupervised*.npy"))
+            or any(folder.glob("Unsupervised/*.csv"))
+        )
+    patterns = (f"{split}/meta.json", f"{split}.csv", f"npy/{name}_All.npy", f"npy/{name}_R*_Class{nclasses}.npy")
+    return any(any(folder.glob(pattern)) for pattern in patterns)
 
 
 def open_classmap(datapath: str | Path, nclasses: int = 20) -> ClassMap:
@@ -162,14 +183,15 @@ def _find_labelled(folder: Path, split: str, selection: Selection) -> _Found:
     if (folder / split / "meta.json").is_file():
         found = _Found(SeriesSet.whole(Store.open(folder / split)), is_exact=False)
     elif wants_exact and (file := _exact_file(folder, split, selection)).is_file():
-        found = _Found(SeriesSet.whole(published.npy_store(file)), is_exact=True)
+        found = _Found(SeriesSet.whole(published.npy_store(file, skip_bad=selection.skip_bad)), is_exact=True)
     else:
-        found = _Found(SeriesSet.whole(_published_pool(folder, split, selection.nclasses)), is_exact=False)
+        pool = _published_pool(folder, split, selection.nclasses, selection.skip_bad)
+        found = _Found(SeriesSet.whole(pool), is_exact=False)
     store = found.series.store
     if store.labels is None:
         raise DataError(f"{store.source}: no labels; expected a class id for every {split} series")
     store.check_labels(selection.nclasses + 1)
-    return found
+    return found._replace(series=screened(found.series, split, selection.skip_bad))
 
 
 def _exact_file(folder: Path, split: str, selection: Selection) -> Path:
@@ -179,33 +201,33 @@ def _exact_file(folder: Path, split: str, selection: Selection) -> Path:
     return folder / "npy" / f"{split.capitalize()}_R{count}_Seed{selection.seed}_Class{selection.nclasses}.npy"
 
 
-def _published_pool(folder: Path, split: str, nclasses: int) -> Store:
+def _published_pool(folder: Path, split: str, nclasses: int, skip_bad: bool) -> Store:
     """All series of a split: the file of all, else table and series files, else the largest drawn file."""
     name = split.capitalize()
     if (whole := folder / "npy" / f"{name}_All.npy").is_file():
-        return published.npy_store(whole)
+        return published.npy_store(whole, skip_bad=skip_bad)
     table = folder / f"{split}.csv"
-    if table.is_file() and (store := published.table_store(table, nclasses)) is not None:
+    if table.is_file() and (store := published.table_store(table, nclasses, skip_bad=skip_bad)) is not None:
         return store
     pattern = re.compile(rf"{name}_R(\d+)_Seed(\d+)_Class{nclasses}\.npy")
     drawn = [(int(match[1]), -int(match[2]), file) for file, match in _matches(folder / "npy", pattern)]
     if drawn:
-        return published.npy_store(max(drawn)[-1])
+        return published.npy_store(max(drawn)[-1], skip_bad=skip_bad)
     raise DataError(
         f"{folder}: no {split} series; expected a store {split}/, npy/{name}_All.npy,"
         f" npy/{name}_R<n>_Seed<seed>_Class{nclasses}.npy, or {split}.csv with its series files"
     )
 
 
-def _find_unlabelled(folder: Path) -> Store:
+def _find_unlabelled(folder: Path, skip_bad: bool) -> Store:
     if (folder / "unlabelled" / "meta.json").is_file():
         return Store.open(folder / "unlabelled")
     preferred = [folder / "npy" / f"Unsupervised_{name}.npy" for name in ("All", "mini_All")]
     for file in (*preferred, *sorted((folder / "npy").glob("Unsupervised*.npy"))):
         if file.is_file():
-            return published.npy_store(file)
+            return published.npy_store(file, skip_bad=skip_bad)
     if any((folder / "Unsupervised").glob("*.csv")):
-        return published.folder_store(folder / "Unsupervised")
+        return published.folder_store(folder / "Unsupervised", skip_bad=skip_bad)
     raise DataError(
         f"{folder}: no unlabelled series; expected a store unlabelled/, npy/Unsupervised_All.npy,"
         " npy/Unsupervised_mini_All.npy, or Unsupervised/*.csv"

@@ -13,15 +13,17 @@ from datasets.errors import DataError
 DN_LIMITS = np.iinfo(np.int16)
 DIGITAL_NUMBER = f"a digital number from {DN_LIMITS.min} to {DN_LIMITS.max}"
 DAY = f"a whole number from 1 to {MAX_DOY}"
+LOWEST = -2000  # DN of a measurement: noise and an offset of -1000 reach a little below -1000; -9999 is a fill value
+MAX_LENGTH = 10_000  # observations of a series: padded to such a length a batch fits into memory
 TIME_ORDER = "time order (the day of year may fall once, at New Year, and stays below the first day from there on)"
 
 
 def check_lengths(lengths: np.ndarray, observations: int, where: str, first: int = 0) -> None:
-    """Every series has at least one observation and together they have `observations`."""
-    empty = np.flatnonzero(lengths < 1)
-    if empty.size:
-        found = lengths[empty[0]]
-        raise DataError(f"{where}: series {first + empty[0]} has {found} observations; expected at least 1")
+    """Every series has 1 to MAX_LENGTH observations and together they have `observations`."""
+    wrong = np.flatnonzero((lengths < 1) | (lengths > MAX_LENGTH))
+    if wrong.size:
+        found, expected = lengths[wrong[0]], "at least 1" if lengths[wrong[0]] < 1 else f"at most {MAX_LENGTH:,}"
+        raise DataError(f"{where}: series {first + wrong[0]} has {found} observations; expected {expected}")
     if lengths.sum() != observations:
         raise DataError(f"{where}: the lengths add up to {lengths.sum()} observations, but there are {observations}")
 
@@ -70,6 +72,22 @@ def check_bands(bands: np.ndarray, lengths: np.ndarray, where: str, first: int =
             f"{where}: the largest band value is {bands.max():.4g}, which looks like reflectance;"
             " expected digital numbers (reflectance x 10000)"
         )
+
+
+def are_absurd(bands: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Which series of `bands` (M, 10) int16 were never measured: a value below LOWEST, or one value all over."""
+    starts = np.cumsum(lengths) - lengths
+    flat, places = np.ascontiguousarray(bands).reshape(-1), starts * bands.shape[1]
+    low, high = np.minimum.reduceat(flat, places), np.maximum.reduceat(flat, places)
+    return (low < LOWEST) | (low == high)
+
+
+def say_absurd(bands: np.ndarray) -> str:
+    """What is absurd about a series, (T, 10)."""
+    if (low := np.argwhere(bands < LOWEST)).size:
+        row, band = low[0]
+        return f"observation {row}: {BANDS[band]} is {bands[row, band]}; expected {LOWEST} or more"
+    return f"all values of all bands are {bands[0, 0]}; expected measurements"
 
 
 def check_days(doy: np.ndarray, lengths: np.ndarray, where: str, first: int = 0) -> None:

@@ -33,6 +33,7 @@ from utils.errors import Parser, exit_cleanly
 BASE_URL = "https://raw.githubusercontent.com/YXu556/SITS-MoCo/1fab709"
 TIMEOUT = 30  # seconds without a byte from the server
 BLOCK = 1 << 18  # bytes read at a time
+LARGEST = 1 << 30  # bytes of a file; the published ones have a few million
 
 
 class Download(NamedTuple):
@@ -119,6 +120,8 @@ def _transfer(url: str, part: Path) -> None:
     progress = tqdm(desc=part.stem, initial=start, total=size, unit="B", unit_scale=True, unit_divisor=1024)
     with response, part.open("ab" if start else "wb") as file, progress:
         for block in _blocks(response, url):
+            if progress.n + len(block) > LARGEST:
+                raise DataError(f"{url} sends more than {LARGEST:,} bytes, so it is not the published file")
             file.write(block)
             progress.update(len(block))
     if size is not None and progress.n < size:

@@ -4,18 +4,19 @@
     doy.npy      (M,)    int16   day of year, 1-366
     offsets.npy  (N+1,)  int64   series i is rows offsets[i] to offsets[i+1]
     index.csv    N rows          label (class id), code, region, id …; absent for unlabelled data
-    meta.json                    format, version, counts, provenance
+    meta.json                    format, version, counts, provenance, checksums (datasets/checksums.py)
 
-That is 22 bytes an observation and 8 a series. Opening reads the headers alone, whatever the number of series.
+That is 22 bytes an observation and 8 a series. Opening reads the headers alone, whatever the number of series; what
+the checksums say is compared when series are first read. Stores of other programs, and older ones, have none.
 
-    python -m datasets.store PATH        # check everything in a store (of another program, say) and describe it
+    python -m datasets.store PATH                      # check everything in a store and describe it
+    python -m datasets.store PATH --write-checksums    # and give it checksums of what is in it now
 """
 
 from __future__ import annotations
 
 import copyreg
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,16 +25,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from datasets import checks
-from datasets.bands import BANDS
+from datasets import checks, storefiles
+from datasets.checksums import CheckedArray
 from datasets.errors import DataError
 from datasets.tables import read_csv, whole_numbers
-from datasets.writer import FORMAT, VERSION, StoreWriter
+from datasets.writer import StoreWriter
 from utils.errors import Parser, exit_cleanly
 
 __all__ = ["SeriesSet", "Store", "StoreWriter", "join"]
 
-META = ("series", "observations", "classes", "provenance")  # keys of meta.json beside format and version
 CHUNK = 65536  # series that validate() checks together
 CLASS_ID = "a class id (a whole number)"
 
@@ -52,25 +52,13 @@ class Store:
     def open(cls, path: str | Path, source: str | None = None) -> Store:
         """Map the store at `path`; DataError if it is not a store, is unfinished, or its files disagree."""
         path = Path(path)
-        meta = _read_meta(path)
-        bands = _map(path / "bands.npy", np.int16, (len(BANDS),))
-        doy = _map(path / "doy.npy", np.int16)
-        offsets = _map(path / "offsets.npy", np.int64)
-        counts = {
-            "bands.npy": (len(bands), meta["observations"]),
-            "doy.npy": (len(doy), meta["observations"]),
-            "offsets.npy": (len(offsets), meta["series"] + 1),
-            "the last entry of offsets.npy": (offsets[-1] if len(offsets) else 0, meta["observations"]),
-        }
-        for name, (found, expected) in counts.items():
-            if found != expected:
-                raise DataError(f"{path}: {name} counts {found}, meta.json says {expected}; make the store again")
-        if offsets[0] != 0:
-            raise DataError(f"{path / 'offsets.npy'}: the first entry is {offsets[0]}; expected 0")
-        return cls(path, source or str(path), meta, bands, doy, offsets)
+        meta = storefiles.read_meta(path)
+        store = cls(path, source or str(path), meta, *storefiles.map_arrays(path, source or str(path), meta))
+        _ = store.offsets[0], store.offsets[-1]  # which are checked so
+        return store
 
     def __reduce__(self):
-        if isinstance(self.bands, np.memmap):
+        if isinstance(self.bands, CheckedArray):
             return Store.open, (self.path, self.source)
         return copyreg.__newobj__, (Store,), vars(self)
 
@@ -94,7 +82,7 @@ class Store:
     def index(self) -> pd.DataFrame | None:
         """index.csv, one row a series (`None` if there is none); read at the first use."""
         file = self.path / "index.csv"
-        if not file.exists():
+        if not storefiles.check_index(self.path, self.source, self.meta):
             return None
         index = read_csv(file)
         if len(index) != len(self):
@@ -104,6 +92,18 @@ class Store:
         if "label" in index:
             index["label"] = whole_numbers(index, file, "label", what=CLASS_ID)
         return index
+
+    @cached_property
+    def absurd(self) -> np.ndarray:
+        """Numbers of the series that were never measured (`checks.are_absurd`), sorted; found at the first use."""
+        if self.meta.get("absurd") == 0:
+            return np.empty(0, dtype=np.int64)
+        found = []
+        for first in range(0, len(self), CHUNK):
+            offsets = np.asarray(self.offsets[first : first + CHUNK + 1])
+            bands = self.bands[offsets[0] : offsets[-1]]
+            found.append(first + np.flatnonzero(checks.are_absurd(bands, np.diff(offsets))))
+        return np.concatenate(found)
 
     @cached_property
     def labels(self) -> np.ndarray | None:
@@ -130,8 +130,11 @@ class Store:
         """Check everything, a chunk at a time; DataError names the first offence.
 
         Lengths of at least 1, days of year 1-366 in time order inside a series (checks.are_in_time_order), labels
-        from 0 to num_classes - 1 (`None`: any class id). Every int16 is a digital number, so bands are not read.
+        from 0 to num_classes - 1 (`None`: any class id), and what checksums there are. Every int16 is a digital number.
         """
+        for array in (self.bands, self.doy, self.offsets):
+            if isinstance(array, CheckedArray):
+                array.check_all()
         for first in range(0, len(self), CHUNK):
             offsets = self.offsets[first : first + CHUNK + 1]
             lengths, doy = np.diff(offsets), self.doy[offsets[0] : offsets[-1]]
@@ -205,35 +208,6 @@ def join(parts: Sequence[SeriesSet]) -> SeriesSet:
     return SeriesSet.whole(store)
 
 
-def _read_meta(path: Path) -> dict:
-    if ".partial-" in path.name:
-        raise DataError(f"{path}: an unfinished store, left by a writer that was killed; make the store again")
-    try:
-        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: not a store (no meta.json); expected a folder written by StoreWriter") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path / 'meta.json'}: cannot be read ({error}); make the store again") from None
-    if not isinstance(meta, dict) or (meta.get("format"), meta.get("version")) != (FORMAT, VERSION):
-        raise DataError(f"{path / 'meta.json'}: expected format {FORMAT!r}, version {VERSION}; make the store again")
-    missing = [key for key in META if key not in meta]
-    if missing:
-        raise DataError(f"{path / 'meta.json'}: no {', '.join(missing)} in it; make the store again")
-    return meta
-
-
-def _map(file: Path, dtype: type, row_shape: tuple[int, ...] = ()) -> np.ndarray:
-    try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{file}: cannot be read ({reason}); make the store again") from None
-    if array.dtype != dtype or array.shape[1:] != row_shape or array.ndim != 1 + len(row_shape):
-        expected = " x ".join(["rows", *map(str, row_shape)])
-        raise DataError(f"{file}: {array.dtype} of shape {array.shape}; expected {np.dtype(dtype)}, {expected}")
-    return array
-
-
 def _human(size: float) -> str:
     """Bytes for people: 1536 -> '1.5 KiB'."""
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -247,7 +221,11 @@ def _human(size: float) -> str:
 def main(arguments: list[str] | None = None) -> None:
     parser = Parser(prog="python -m datasets.store", description="Check everything in a store.")
     parser.add_argument("path", type=Path, help="folder of the store")
-    store = Store.open(parser.parse_args(arguments).path)
+    parser.add_argument("--write-checksums", action="store_true", help="of what is in it now, after changing it")
+    args = parser.parse_args(arguments)
+    if args.write_checksums:
+        storefiles.write_checksums(args.path)
+    store = Store.open(args.path)
     store.validate()
     print(store)
 

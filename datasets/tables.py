@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import re
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ import pandas as pd
 from datasets.errors import DataError
 
 INT64_MAX = np.iinfo(np.int64).max
+BROKEN = (OSError, ValueError, EOFError, zlib.error, csv.Error)  # what reading a damaged table raises, gzipped or not
 OPTIONS = {"encoding": "utf-8-sig", "skipinitialspace": True, "keep_default_na": False, "low_memory": False}
 
 
@@ -24,7 +26,7 @@ def read_csv(file: Path, needed: tuple[str, ...] = (), **options) -> pd.DataFram
         table = pd.read_csv(file, **(OPTIONS | options))
     except FileNotFoundError:
         raise DataError(f"{file}: no such file") from None
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+    except BROKEN as error:  # pandas' parser errors are ValueErrors
         reason = " ".join(str(error).split())
         raise DataError(f"{file}: cannot be read as CSV ({reason})") from None
     if not isinstance(table.index, pd.RangeIndex):  # pandas took the first cells for row names
@@ -46,7 +48,7 @@ def whole_numbers(
         return values.astype(np.int64)
     numbers = []
     for row, text in enumerate(_column(file, column)):  # the text of the file, whatever type pandas chose
-        number = int(text.split(".")[0]) if re.fullmatch(r"[0-9]+(\.0*)?", text) else -1
+        number = int(text.split(".")[0]) if re.fullmatch(r"[0-9]{1,19}(\.0*)?", text) else -1
         if not low <= number <= high:
             limits = f", {low} or more" if high == INT64_MAX else f" from {low} to {high}"
             raise cell_error(file, column, row, f"{what}{limits}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from datasets import checks
+from datasets import checks, checksums
 from datasets.bands import BANDS
 from datasets.errors import DataError
 from datasets.npyfile import NpyAppender
@@ -31,7 +31,7 @@ class StoreWriter:
     ):
         self.path, self.provenance, self.overwrite = Path(path), provenance or {}, overwrite
         self.source = source or str(self.path)
-        self.series = self.observations = 0
+        self.series = self.observations = self.absurd = 0
         self._classes: set[int] = set()
         self.columns: list[str] | None = None  # of the index, known from the first piece on
 
@@ -65,7 +65,9 @@ class StoreWriter:
         checks.check_bands(bands, lengths, self.source, self.series)
         checks.check_days(doy, lengths, self.source, self.series)
         self._append_index(index, len(lengths))
-        self._bands.append(np.rint(bands) if bands.dtype.kind == "f" else bands)
+        bands = (np.rint(bands) if bands.dtype.kind == "f" else bands).astype(np.int16)
+        self.absurd += int(checks.are_absurd(bands, lengths).sum()) if len(lengths) else 0
+        self._bands.append(bands)
         self._doy.append(doy)
         self._offsets.append(self.observations + np.cumsum(lengths))
         self.series += len(lengths)
@@ -123,6 +125,12 @@ class StoreWriter:
             "series": self.series,
             "observations": self.observations,
             "classes": len(self._classes) if "label" in self.columns else None,
+            "absurd": self.absurd,  # series (checks.are_absurd): where there are none, none are looked for
             "provenance": self.provenance,
         }
+        arrays = {"bands.npy": self._bands, "doy.npy": self._doy, "offsets.npy": self._offsets}
+        sums = {name: array.checksums.as_text() for name, array in arrays.items()}
+        if self.columns:
+            sums["index.csv"] = checksums.of_file(self._folder / "index.csv")
+        meta = checksums.add_to_meta(meta, sums)
         (self._folder / "meta.json").write_text(json.dumps(meta, indent=2), encoding="utf-8")

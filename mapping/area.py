@@ -14,6 +14,7 @@ from datasets.imagery.grid import Grid, Sampler
 from datasets.imagery.raster import SUFFIXES, read_header
 from datasets.imagery.sources import Sources
 from datasets.optional import need
+from datasets.vectorfile import read_frame
 
 EDGE = 1e-6  # of a pixel: an edge of a box this close to an edge of a pixel lies on it, whatever the rounding
 
@@ -60,9 +61,7 @@ def _outline(bbox: Sequence[float], crs, grid: Grid, text: str) -> tuple[np.ndar
     west, south, east, north = bbox
     along = np.linspace(0, 1, 2 if crs == grid.crs else 21)
     x = np.concatenate([west + along * (east - west)] * 2 + [np.full_like(along, west), np.full_like(along, east)])
-    y = np.concatenate(
-        [np.full_like(along, south), np.full_like(along, north)] + [south + along * (north - south)] * 2
-    )
+    y = np.concatenate([np.full_like(along, south), np.full_like(along, north)] + [south + along * (north - south)] * 2)
     if crs != grid.crs:
         x, y = (np.asarray(values) for values in need("rasterio.warp").transform(crs, grid.crs, x, y))
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
@@ -114,10 +113,9 @@ class Within:
     def _polygons(self):
         """Geometries in the CRS of the grid (GeoSeries)."""
         geopandas = need("geopandas", "--within polygons")
-        try:
-            table = geopandas.read_file(self.path, columns=[])
-        except Exception as error:  # of many kinds, by the library that reads the format
-            raise DataError(f"--within {self.path}: cannot be read ({' '.join(str(error).split())})") from None
+        table = read_frame(self.path, "polygons", columns=[])
+        if not isinstance(table, geopandas.GeoDataFrame) or table.active_geometry_name is None:
+            raise DataError(f"--within {self.path}: a table without geometries; expected polygons")
         geometry = table.geometry
         if geometry.crs is None:
             raise DataError(f"--within {self.path}: has no coordinate reference system")

@@ -11,6 +11,7 @@ import numpy as np
 
 from datasets.errors import DataError
 from datasets.imagery.grid import Grid, Sampler
+from datasets.imagery.raster import open_alone
 from datasets.optional import need
 from mapping.ground import pixel_hectares
 from mapping.legend import Entry, read_legend
@@ -96,14 +97,8 @@ class Raster:
 @contextmanager
 def open_raster(path: str | Path) -> Iterator[Raster]:
     """Open a raster; DataError for one that is not there, is no raster or has no CRS."""
-    rasterio, path = need("rasterio", "reading maps"), Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        file = rasterio.open(path)
-    except rasterio.errors.RasterioError as error:
-        raise DataError(f"{path}: cannot be read as a raster ({' '.join(str(error).split())})") from None
-    with file:
+    path = Path(path)
+    with open_alone(path) as file:
         if file.crs is None:
             raise DataError(f"{path}: has no CRS; write one into it, as with gdal_edit.py -a_srs EPSG:…")
         yield Raster(path, file)

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from xml.etree import ElementTree
 
 from datasets.classmap import OTHER_CODE, OTHER_NAME, read_classmap
 from datasets.errors import DataError
 from datasets.optional import need
+from datasets.xmlfile import parse_xml
 
 CLASSES_TAG = "CLASSES"  # tag of the file: a JSON list of {"code", "name", "colour", "id"}
 MISSING_COLOUR = (190, 190, 190)
@@ -103,9 +103,9 @@ def _of_categories(sidecar: Path) -> list[Entry]:
     if not sidecar.is_file():
         return []
     try:
-        root = ElementTree.parse(sidecar).getroot()
-    except ElementTree.ParseError as error:
-        raise DataError(f"{sidecar}: cannot be read as XML ({error}); remove it, or write it again") from None
+        root = parse_xml(sidecar)
+    except ValueError as error:
+        raise DataError(f"{sidecar}: cannot be read as XML: it {error}; remove it, or write it again") from None
     band = next((band for band in root.iter("PAMRasterBand") if band.get("band", "1") == "1"), None)
     names = [] if band is None else [(entry.text or "").strip() for entry in band.findall("CategoryNames/Category")]
     return [Entry(code, name) for code, name in enumerate(names) if name]

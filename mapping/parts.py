@@ -1,9 +1,10 @@
 """Finished windows of a map on the disk, so that a map is continued where a run was interrupted.
 
     map.tif.parts/manifest.json     what the map is made of
-    map.tif.parts/000017.part       a window: the SHA-256 of the rest (32 bytes), then arrays as .npz
+    map.tif.parts/000017.part       a window: a SHA-256 (32 bytes), then arrays as .npz
 
-A part appears whole or not at all, and one whose bytes have changed since counts as missing.
+The SHA-256 is that of the manifest, the number of the window and the arrays. A part appears whole or not at all, and
+one that has changed since, or is of another map or window, counts as missing.
 """
 
 from __future__ import annotations
@@ -95,7 +96,10 @@ class Parts:
         np.savez_compressed(buffer, **arrays)
         data = buffer.getvalue()
         with atomic_write(self.path(number)) as partial, partial.open("wb") as file:
-            file.write(hashlib.sha256(data).digest() + data)
+            file.write(self._digest(number, data) + data)
+
+    def _digest(self, number: int, data: bytes) -> bytes:
+        return hashlib.sha256(self.manifest.read_bytes() + b"\n%d\n" % number + data).digest()
 
     def read(self, number: int) -> Part | None:
         """A part; `None` where there is none, or one that does not have its checksum."""
@@ -103,7 +107,7 @@ class Parts:
             data = self.path(number).read_bytes()
         except FileNotFoundError:
             return None
-        if data[:DIGEST] != hashlib.sha256(data[DIGEST:]).digest():
+        if data[:DIGEST] != self._digest(number, data[DIGEST:]):
             return None
         try:
             with np.load(io.BytesIO(data[DIGEST:]), allow_pickle=False) as arrays:

@@ -12,6 +12,7 @@ import numpy as np
 from datasets.errors import DataError
 from datasets.imagery.grid import EDGE, Grid
 from datasets.optional import need
+from datasets.vectorfile import read_frame
 from utils.files import PARTIAL, sync
 
 PIECE = 1 << 20  # pixels of a polygon's rectangle that are in memory at a time
@@ -23,16 +24,7 @@ IN_DEGREES = (".geojson", ".json", ".geojsonl", ".kml")  # formats whose coordin
 def read_vector(path: str | Path, layer: str | None = None):
     """The GeoDataFrame of a vector file, its rows as in the file; DataError if it cannot be read or has no CRS."""
     geopandas, path = need("geopandas", WHAT), Path(path)
-    need("pyogrio", WHAT)
-    if not path.exists():
-        raise DataError(f"{path}: no such file")
-    try:
-        if path.suffix == PARQUET:
-            frame = geopandas.read_parquet(path)
-        else:
-            frame = geopandas.read_file(path, engine="pyogrio", **({} if layer is None else {"layer": layer}))
-    except (OSError, ValueError, RuntimeError) as error:  # pyogrio's errors are RuntimeErrors
-        raise DataError(f"{path}: cannot be read as points or polygons ({' '.join(str(error).split())})") from None
+    frame = read_frame(path, "points or polygons", layer=layer)
     if not isinstance(frame, geopandas.GeoDataFrame) or frame.active_geometry_name is None:
         raise DataError(f"{path}: a table without geometries; expected points or polygons")
     if frame.crs is None:

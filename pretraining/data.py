@@ -102,7 +102,7 @@ def open_pool(datapath: str | Path, year: int, selection: Selection, *, has_labe
     """
     if not has_labels:
         num = None if selection.use_all else selection.num
-        return open_unlabelled(datapath, year, num=num, seed=selection.seed)
+        return open_unlabelled(datapath, year, num=num, seed=selection.seed, skip_bad=selection.skip_bad)
     splits = open_labelled(datapath, year, selection)
     return join((splits.train, splits.valid))
 

@@ -27,6 +27,7 @@ from tscls.estimators import load_estimator, save_estimator
 from tscls.inputs import Way
 from utils.checkpoint import (
     CheckpointError,
+    check_weights,
     encoder_state,
     is_pretraining_state,
     load_checkpoint,
@@ -39,6 +40,7 @@ from utils.runtime.seeding import make_generator
 BATCH = 512  # series that the model sees together, at most
 OBSERVATIONS = 1 << 16  # the same, counted in observations: long series make smaller batches
 CHUNK = 16 * BATCH  # series sorted by length together, and given back together
+LARGEST = 4096  # number among a model's arguments, S or draws that is believed of a file
 LEAST = 1e-6  # probability that a scikit-learn classifier gives a class at least, so that its logarithm is finite
 SUFFIXES = (".pth", ".skops")  # of a network's checkpoint, of a scikit-learn classifier's
 FILES = tuple(f"model_best{suffix}" for suffix in SUFFIXES)  # in a run folder
@@ -269,7 +271,7 @@ def load_classifier(
         built = _estimator(saved, classmap) if is_estimator else _network(saved, path, model).to(device)
         size, method = _sequencelength(saved, built), saved.get("length_method", "pad")
         draws, seed = int(saved.get("draws", 0)), int(saved.get("seed", 111))
-        if method not in LENGTH_METHODS or draws < 0 or size < 1:
+        if method not in LENGTH_METHODS or not 0 <= draws <= LARGEST or not 1 <= size <= LARGEST:
             raise ValueError(f"length_method {method!r}, sequencelength {size}, draws {draws}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, CheckpointError | ModelError):
@@ -314,9 +316,19 @@ def _network(saved: dict, path: Path, model: str | dict | None) -> Network:
         raise CheckpointError(f"{path}: its tensors ({', '.join(list(state)[:3])} …) are of no model; name it")
     if not told and not given and arguments["name"] == "stnet":
         logger.warning("%s: does not say whether it is of stnet or transformer; stnet is assumed", path)
+    _check_size(arguments, state, path)
     network = build_model(**arguments)
     load_weights(network, state, path)
     return network
+
+
+def _check_size(arguments: dict, state: dict[str, Tensor], path: Path) -> None:
+    """CheckpointError or ValueError for a model that is not that of the weights, before memory is taken for it."""
+    for name, value in arguments.items():
+        if isinstance(value, int) and not 0 <= value <= LARGEST:
+            raise ValueError(f"{name} is {value}")
+    with torch.device("meta"):
+        check_weights(build_model(**arguments), state, path)
 
 
 def _sequencelength(saved: dict, model: Network | SeriesEstimator) -> int:

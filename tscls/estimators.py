@@ -15,6 +15,7 @@ from datasets.batches import open_series, split_batches
 from datasets.store import SeriesSet
 from models import SeriesEstimator
 from tscls.inputs import Way
+from utils.archive import add_digests, check_archive
 from utils.checkpoint import CheckpointError
 from utils.errors import UsageError
 from utils.files import atomic_write
@@ -39,6 +40,7 @@ def save_estimator(path: str | Path, model: SeriesEstimator, settings: dict[str,
     io = _skops()
     with atomic_write(path) as partial:
         io.dump({**settings, "estimator": model.classifier}, partial)
+        add_digests(partial)
 
 
 def load_estimator(path: str | Path) -> dict[str, Any]:
@@ -49,10 +51,12 @@ def load_estimator(path: str | Path) -> dict[str, Any]:
     """
     io = _skops()
     try:
+        check_archive(path)
         refused = set(io.get_untrusted_types(file=path)) - set(TRUSTED)
         saved = None if refused else io.load(path, trusted=list(TRUSTED))
     except Exception as error:  # damaged bytes can make it raise nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason.removeprefix("damaged, cut off or of another kind: ")
         raise CheckpointError(f"{path}: cannot be read: damaged, cut off or of another kind ({reason})") from None
     if refused:
         raise CheckpointError(f"{path}: it holds {_listed(sorted(refused))}, which is never loaded")

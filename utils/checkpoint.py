@@ -2,7 +2,9 @@
 
 A checkpoint is a dict. ``model_state``, ``epoch``, ``val_loss_min`` and ``not_improved_count`` are those of the
 published files; ``model`` (what rebuilds the network), ``classmap`` and ``normalisation`` make ours usable without
-remembering flags; ``training`` (optimizer, generators, …) is what resuming exactly needs.
+remembering flags; ``training`` (optimizer, generators, …) is what resuming exactly needs. ``digests`` are added when a
+checkpoint is saved, and compared when it is loaded; published and older files have none, but all have the checksums of
+a ZIP archive.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from __future__ import annotations
 import os
 import re
 import warnings
+import zipfile
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from utils.archive import check_archive
+from utils.digests import check_extent, digests, leaves
 from utils.errors import Parser, UsageError, exit_cleanly
 from utils.files import atomic_write, sync
 
@@ -31,7 +37,7 @@ def save_checkpoint(path: str | Path, checkpoint: dict, *, previous: Path | None
     With ``previous`` the old file gets that name, and a kill may leave no file at ``path``, but then one there.
     """
     with atomic_write(path) as partial:
-        torch.save(checkpoint, partial)
+        torch.save({**checkpoint, "digests": digests(checkpoint)}, partial)
         if previous is not None and Path(path).is_file():
             sync(partial)
             os.replace(path, previous)
@@ -45,11 +51,15 @@ def load_checkpoint(path: str | Path, advice: str = "give the model_best.pth of 
     admit by itself.
 
     Raises:
-        CheckpointError: no such file, not a checkpoint, or one that holds other objects.
+        CheckpointError: no such file, not a checkpoint, one that holds other objects, or one that is damaged.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint ({_neighbours(path)}); {advice}")
+    try:
+        check_archive(path)
+    except ValueError as error:
+        raise _unusable(path, str(error)) from None
     torch.serialization.add_safe_globals([nn.CrossEntropyLoss, set])
     try:
         with warnings.catch_warnings():
@@ -57,11 +67,49 @@ def load_checkpoint(path: str | Path, advice: str = "give the model_best.pth of 
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes can make an unpickler raise nearly anything
         found = re.search(r"GLOBAL (\S+)", str(error))  # what torch refused; the rest of its advice is not for users
-        reason = f"it holds {found[1]}, which is never loaded" if found else "damaged, cut off or of another kind"
-        raise CheckpointError(f"{path}: not a checkpoint of tensors and numbers: {reason}") from None
+        raise _unusable(
+            path, f"it holds {found[1]}, which is never loaded" if found else "damaged, cut off or of another kind"
+        ) from None
     if not isinstance(checkpoint, dict) or not is_state(checkpoint.get("model_state")):
         raise CheckpointError(f"{path}: no 'model_state' in it; expected a checkpoint of main_moco.py or main_tscls.py")
+    _verify(path, checkpoint, checkpoint.pop("digests", None))
+    model = checkpoint.get("model", {})
+    if not isinstance(model, dict) or model and not isinstance(model.get("name"), str):
+        raise CheckpointError(f"{path}: its 'model' is damaged; expected the arguments of build_model, or none")
     return checkpoint
+
+
+def _unusable(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path}: not a checkpoint of tensors and numbers: {reason}")
+
+
+def _verify(path: Path, checkpoint: dict, expected: object) -> None:
+    """CheckpointError for tensors that the file does not hold, or where a digest is not the expected one."""
+    try:
+        tensors = [value for _, value in leaves(checkpoint) if isinstance(value, Tensor)]
+        for tensor in tensors:
+            check_extent(tensor)
+        _check_storages(path, tensors)
+        found = None if expected is None else digests(checkpoint)
+    except ValueError as error:
+        raise _unusable(path, str(error)) from None
+    if found != expected:
+        known = expected if isinstance(expected, dict) else {}
+        names = [name or "a name or a number" for name in found if found[name] != known.get(name)]
+        raise CheckpointError(
+            f"{path}: damaged or changed: {', '.join(names[:3]) or 'a tensor'} {'…' if len(names) > 3 else ''}"
+            " in it does not have its digest; copy or download it again"
+        )
+
+
+def _check_storages(path: Path, tensors: list[Tensor]) -> None:
+    """ValueError for a storage that is not as large as its member of the archive: torch 2.4 would read beyond it."""
+    with zipfile.ZipFile(path) as archive:
+        left = Counter(member.file_size for member in archive.infolist() if "/data/" in member.filename)
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    needed = Counter(size for size in storages.values() if size)
+    if needed - left:
+        raise ValueError("a tensor in it is of another size than its values")
 
 
 def _neighbours(path: Path) -> str:
@@ -148,7 +196,12 @@ def load_pretrained(network: nn.Module, path: str | Path, models: Collection[str
 
 
 def load_weights(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
-    """Load a whole state, the day table aside; CheckpointError names what is missing, unknown or of another shape."""
+    """Load a whole state, the day table aside; CheckpointError as of `check_weights`."""
+    module.load_state_dict(check_weights(module, state, path))
+
+
+def check_weights(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    """The state as the module names it; CheckpointError names what is missing, unknown or of another shape."""
     state = {name.removeprefix("module."): t for name, t in state.items() if not name.endswith("position_enc.pe")}
     own = module.state_dict()
     wrong = [
@@ -164,7 +217,7 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], path: str | Path) 
             f"{path}: does not fit {type(module).__name__}: {'; '.join(wrong[:3])}{more};"
             " use the settings it was trained with"
         )
-    module.load_state_dict(state)
+    return state
 
 
 def slim(source: str | Path, target: str | Path) -> None:

@@ -78,6 +78,7 @@ def add_data(parser: argparse.ArgumentParser, datapath: str, num_help: str) -> N
     add("-seq", "--sequencelength", type=at_least(1), default=70, help="length S of a model's input, in observations")
     add("--rc", action="store_true", help="draw S observations at random instead of padding to S")
     add("--use-doy", action="store_true", help="transformer: encode the day of year instead of the position")
+    add("--skip-bad", action="store_true", help="leave out series that cannot be used, instead of ending with an error")
 
 
 def leave_to_recipe(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:

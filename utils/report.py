@@ -52,7 +52,7 @@ def write_run_report(folder: str | Path) -> list[Path]:
 
 def _write_test_report(folder: Path, tag: str) -> list[Path]:
     """Accuracies by class as a table and the confusion matrix as a picture; `tag` tells several test sets apart."""
-    matrix = _read(folder / f"test_conf_mat{tag}.npy", lambda file: np.load(file, allow_pickle=False))
+    matrix = _read(folder / f"test_conf_mat{tag}.npy", _read_matrix)
     names = _read(folder / "classes.json", lambda file: json.loads(file.read_text(encoding="utf-8")))
     if not isinstance(names, list) or matrix.shape != (len(names), len(names)):
         raise UsageError(
@@ -73,6 +73,19 @@ def _write_test_report(folder: Path, tag: str) -> list[Path]:
     return [path, picture]
 
 
+def _read_matrix(file: Path) -> np.ndarray:
+    """Counts, mapped first, so that a header cannot ask for more memory than the file has bytes."""
+    try:
+        matrix = np.array(np.load(file, mmap_mode="r", allow_pickle=False))
+    except OSError:
+        raise
+    except Exception as error:  # NumPy evaluates the text of the header: damaged text can raise nearly anything
+        raise ValueError(str(error)) from None
+    if matrix.dtype.kind not in "iu" or (matrix < 0).any():
+        raise ValueError("expected counts")
+    return matrix
+
+
 def _write_learning_curve(folder: Path) -> Path:
     log = _read(folder / "trainlog.csv", pd.read_csv)
     missing = [column for column in NEEDED if column not in log]
@@ -87,7 +100,7 @@ def _read(file: Path, read: Callable[[Path], Any]) -> Any:
         return read(file)
     except FileNotFoundError:
         raise UsageError(f"{file}: no full report: this file is missing") from None
-    except (OSError, EOFError, ValueError, TypeError) as error:
+    except (OSError, EOFError, ValueError, TypeError, RecursionError) as error:
         raise UsageError(f"{file}: no full report: this file is damaged ({' '.join(str(error).split())})") from None
 
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 
 from datasets.errors import DataError
 from datasets.imagery.grid import Grid
 from datasets.optional import need
+from datasets.xmlfile import parse_xml
 
 SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img")
 DRIVERS = {  # by a file's first bytes; others of GDAL's may fetch from the network or run code
@@ -26,6 +26,8 @@ DRIVERS = {  # by a file's first bytes; others of GDAL's may fetch from the netw
     b"EHFA_HEADER_TAG": "HFA",
     b"<VRTDataset": "VRT",
 }
+SUBCLASSES = ("", "VRTSourcedRasterBand", "VRTDerivedRasterBand", "VRTWarpedDataset", "VRTWarpedRasterBand")
+PLAIN = "a virtual raster of bands of other rasters"
 MOST_OPEN = 400  # files kept open; a process may have 1,024
 WHAT = "reading images"
 
@@ -99,10 +101,38 @@ def opened(path: Path | str) -> Iterator:
     """Open a raster with rasterio; what cannot be opened or read is a BadFile that names it."""
     rasterio = need("rasterio", WHAT)
     try:
-        with rasterio.open(path, driver=driver_of(path)) as file:
+        with local_only(), rasterio.open(path, driver=driver_of(path)) as file:
             yield file
     except rasterio.errors.RasterioError as error:
         raise bad_file(path, error) from None
+
+
+@contextmanager
+def open_alone(path: Path) -> Iterator:
+    """Open a raster that belongs to no series of images, such as a map or labels; DataError if it cannot be read."""
+    rasterio = need("rasterio", WHAT)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        check_virtual(path, path.parent)
+        driver = driver_of(path)
+    except BadFile:
+        raise DataError(f"{path}: cannot be read as a raster: it is no GeoTIFF, JPEG 2000, Imagine or VRT") from None
+    with local_only():
+        try:
+            file = rasterio.open(path, driver=driver)
+        except rasterio.errors.RasterioError as error:
+            raise DataError(f"{path}: cannot be read as a raster ({' '.join(str(error).split())})") from None
+        with file:
+            yield file
+
+
+def local_only():
+    """A rasterio.Env in which GDAL reaches no server and runs no code, whatever a file or one beside it says.
+
+    An .aux.xml, for one, can name overviews that are fetched when they are counted.
+    """
+    return need("rasterio", WHAT).Env(CPL_VSIL_CURL_ALLOWED_FILENAME="none", GDAL_VRT_ENABLE_PYTHON=False)
 
 
 def bad_file(path: Path | str, error: Exception | str) -> BadFile:
@@ -116,7 +146,7 @@ def bad_file(path: Path | str, error: Exception | str) -> BadFile:
 
 
 def check_virtual(path: Path, root: Path) -> None:
-    """A virtual raster may only point to files in the folder; DataError names the first that lies elsewhere."""
+    """A virtual raster may only point to rasters in the folder; DataError names the first file that lies elsewhere."""
     root = root.resolve()
     waiting, seen = [path], set()
     while waiting:
@@ -146,13 +176,15 @@ def driver_of(path: Path | str) -> str:
 
 
 def _sources(path: Path) -> list[str]:
+    """What a virtual raster points to. Those that run code, or name files in other ways, are refused."""
     try:
-        text = path.read_text(encoding="utf-8")
-        if "<!ENTITY" in text:
-            raise DataError(f"{path}: declares XML entities; expected a plain virtual raster")
-        tree = ElementTree.fromstring(text)
-    except (UnicodeDecodeError, ElementTree.ParseError) as error:
-        raise BadFile(f"{path}: is no virtual raster ({error}); get it again") from None
+        tree = parse_xml(path)
+    except ValueError as error:
+        raise BadFile(f"{path}: {error}; expected a plain virtual raster, get it again") from None
+    for item in tree.iter():
+        kind = item.get("subClass", "")
+        if kind not in SUBCLASSES or item.tag in ("PixelFunctionLanguage", "PixelFunctionCode", "ProcessingSteps"):
+            raise DataError(f"{path}: has a {kind if kind not in SUBCLASSES else item.tag}; expected {PLAIN}")
     names = [item.text or "" for item in tree.iter() if item.tag in ("SourceFilename", "SourceDataset", "MaskFilename")]
     return [re.sub(r"^file://", "", name.strip()) for name in names]
 
@@ -171,12 +203,13 @@ class RasterFiles:
         rasterio = need("rasterio", WHAT)
         window = rasterio.windows.Window(part.left, part.top, part.width, part.height)
         try:
-            file = self._open.get(header.path) or rasterio.open(header.path, driver=driver_of(header.path))
-            try:
-                values = file.read([band + 1 for band in bands], window=window)
-                valid = file.read_masks(1, window=window) != 0 if header.masked else None
-            finally:
-                self._keep(header.path, file)
+            with local_only():
+                file = self._open.get(header.path) or rasterio.open(header.path, driver=driver_of(header.path))
+                try:
+                    values = file.read([band + 1 for band in bands], window=window)
+                    valid = file.read_masks(1, window=window) != 0 if header.masked else None
+                finally:
+                    self._keep(header.path, file)
         except rasterio.errors.RasterioError as error:
             raise bad_file(header.path, error) from None
         return values, valid

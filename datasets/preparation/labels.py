@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from datasets.errors import DataError
 from datasets.imagery.grid import transform_points
+from datasets.imagery.raster import open_alone
 from datasets.optional import need
+from datasets.xmlfile import parse_xml
 
 MIN_CONFIDENCE, UNIFORM = 95.0, 3
 
@@ -89,15 +93,14 @@ def read_labels(
         DataError: a raster without CRS, of several bands or of numbers that are no codes; no overlap with the images;
             a confidence raster of another grid.
     """
-    rasterio = need("rasterio", "reading labels")
-    with _open(rasterio, path) as raster:
+    with _open(path) as raster:
         inner = _overlap(raster, grid, path)
         reach = uniform // 2
         outer = _grown(inner, reach, raster)
         codes = _codes(_read(raster, outer, path), path)
         sure = None
         if confidence is not None:
-            with _open(rasterio, confidence) as other:
+            with _open(confidence) as other:
                 _check_same_grid(raster, other, path, confidence)
                 sure = _read(other, outer, confidence)
         nodata = (0,) if raster.nodata is None else (0, raster.nodata)
@@ -116,8 +119,7 @@ def read_labels(
 
 def read_legend(path: Path) -> Legend:
     """Colours from the raster's palette, names (and colours without a palette) from PATH.aux.xml, where there are."""
-    rasterio = need("rasterio", "reading labels")
-    with _open(rasterio, path) as raster:
+    with _open(path) as raster:
         try:
             colours = {code: tuple(colour[:3]) for code, colour in raster.colormap(1).items()}
         except ValueError:  # no palette
@@ -126,21 +128,24 @@ def read_legend(path: Path) -> Legend:
     sidecar = path.with_name(f"{path.name}.aux.xml")
     if sidecar.is_file():
         try:
-            band = ElementTree.parse(sidecar).getroot().find(".//PAMRasterBand")
-        except ElementTree.ParseError as error:
-            raise DataError(f"{sidecar}: cannot be read as XML ({error}); remove it, or write it again") from None
+            band = parse_xml(sidecar).find(".//PAMRasterBand")
+        except ValueError as error:
+            raise DataError(f"{sidecar}: cannot be read as XML: it {error}; remove it, or write it again") from None
         if band is not None:
             names = _category_names(band)
-            table_names, table_colours = _attribute_table(band)
+            try:
+                table_names, table_colours = _attribute_table(band)
+            except (ValueError, IndexError, OverflowError) as error:
+                raise DataError(f"{sidecar}: its table of classes is damaged ({error}); remove it") from None
             names, colours = table_names | names, table_colours | colours
     return Legend({code: name for code, name in names.items() if name}, colours)
 
 
-def _category_names(band: ElementTree.Element) -> dict[int, str]:
+def _category_names(band: Element) -> dict[int, str]:
     return {code: (entry.text or "").strip() for code, entry in enumerate(band.findall("./CategoryNames/Category"))}
 
 
-def _attribute_table(band: ElementTree.Element) -> tuple[dict[int, str], dict[int, tuple[int, int, int]]]:
+def _attribute_table(band: Element) -> tuple[dict[int, str], dict[int, tuple[int, int, int]]]:
     """Names and colours by code of a GDAL raster attribute table, its columns found by usage or name."""
     table = band.find("./GDALRasterAttributeTable")
     if table is None:
@@ -165,21 +170,16 @@ def _attribute_table(band: ElementTree.Element) -> tuple[dict[int, str], dict[in
     return names, colours
 
 
-def _open(rasterio, path: Path):
-    try:
-        raster = rasterio.open(path)
-    except rasterio.errors.RasterioIOError as error:
-        reason = "no such file" if not Path(path).exists() else f"cannot be read as a raster ({error})"
-        raise DataError(f"{path}: {reason}") from None
-    problem = None
-    if raster.crs is None:
-        problem = "has no CRS, so it cannot be laid on the images; write one into it (gdal_edit.py -a_srs EPSG:…)"
-    elif raster.count != 1:
-        problem = f"has {raster.count} bands; expected one, of whole numbers"
-    if problem:
-        raster.close()
-        raise DataError(f"{path}: {problem}")
-    return raster
+@contextmanager
+def _open(path: Path) -> Iterator:
+    with open_alone(path) as raster:
+        if raster.crs is None:
+            raise DataError(
+                f"{path}: has no CRS, so it cannot be laid on the images; write one into it (gdal_edit.py -a_srs …)"
+            )
+        if raster.count != 1:
+            raise DataError(f"{path}: has {raster.count} bands; expected one, of whole numbers")
+        yield raster
 
 
 def _read(raster, part: tuple[int, int, int, int], path: Path) -> np.ndarray:

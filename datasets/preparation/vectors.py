@@ -13,6 +13,7 @@ from datasets.optional import need
 from datasets.preparation.labels import at, extent, outline
 from datasets.preparation.places import pixel_metres
 from datasets.preparation.samples import Samples, pixel_at, unique
+from datasets.vectorfile import read_frame
 
 SPLITS = ("train", "valid", "eval")
 PIECE = 1 << 20  # pixels of a polygon's rectangle that are looked at together
@@ -36,17 +37,8 @@ class Features(NamedTuple):
 def read_vector(path: Path, layer: str | None = None):
     """The GeoDataFrame of a vector file; DataError if it cannot be read or has no CRS."""
     geopandas = need("geopandas", "reading polygons")
-    need("pyogrio", "reading polygons")
-    if not path.exists():
-        raise DataError(f"{path}: no such file")
-    try:
-        if path.suffix == ".parquet":
-            frame = geopandas.read_parquet(path)
-        else:
-            frame = geopandas.read_file(path, engine="pyogrio", **({} if layer is None else {"layer": layer}))
-    except (OSError, ValueError, RuntimeError) as error:  # pyogrio's errors are RuntimeErrors
-        raise DataError(f"{path}: cannot be read as polygons or points ({' '.join(str(error).split())})") from None
-    if not isinstance(frame, geopandas.GeoDataFrame):
+    frame = read_frame(path, "polygons or points", layer=layer)
+    if not isinstance(frame, geopandas.GeoDataFrame) or frame.active_geometry_name is None:
         raise DataError(f"{path}: a table without geometries; expected polygons or points")
     if frame.crs is None:
         raise DataError(f"{path}: has no CRS, so it cannot be laid on the images; write one into it")

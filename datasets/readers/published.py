@@ -7,6 +7,7 @@ between are ignored. A split's table (train.csv …) has one row a series; rows 
 from __future__ import annotations
 
 import logging
+import reprlib
 from collections.abc import Callable, Sequence
 from pathlib import Path, PureWindowsPath
 
@@ -24,14 +25,17 @@ from datasets.writer import StoreWriter
 
 TABLES = {"Train": "train.csv", "Valid": "valid.csv", "Eval": "eval.csv"}
 PIECE = 4096  # series written together
+SKIPPED = "-skip-bad"  # in the name of a store that bad series are left out of
+LEFT_OUT = "left out"  # of its provenance
 
 logger = logging.getLogger(__name__)
 
 
-def npy_store(file: Path) -> Store:
+def npy_store(file: Path, *, skip_bad: bool = False) -> Store:
     """The store of YEAR/npy/<file>: (2, N) arrays and labels, or (N,) arrays of unlabelled series.
 
     If the split's table agrees in number of rows, lengths and class ids, its regions, codes and ids are taken too.
+    `skip_bad`, here and below, leaves out series that cannot be used (see `_write`), which are an error otherwise.
     """
     year = file.parent.parent
     table = year / TABLES.get(file.stem.split("_")[0], "")
@@ -40,12 +44,12 @@ def npy_store(file: Path) -> Store:
     def write(writer: StoreWriter) -> None:
         arrays, labels = _read_npy(file)
         index = None if labels is None else {"label": labels} | _matching_columns(table, arrays, labels)
-        _write(writer, len(arrays), lambda i: _checked_array(arrays[i], file, i), index)
+        _write(writer, len(arrays), lambda i: _checked_array(arrays[i], file, i), index, skip_bad)
 
-    return cached_store(file, files, year, write)
+    return cached_store(file, files, year, write, SKIPPED if skip_bad else "")
 
 
-def table_store(table: Path, nclasses: int | None = None) -> Store | None:
+def table_store(table: Path, nclasses: int | None = None, *, skip_bad: bool = False) -> Store | None:
     """The store of a split's table and the CSV files of its series; `None` if the files are not there.
 
     With `nclasses`, class ids must be from 0 to `nclasses`.
@@ -58,33 +62,66 @@ def table_store(table: Path, nclasses: int | None = None) -> Store | None:
 
     def write(writer: StoreWriter) -> None:
         index = {"label": rows["classid"].to_numpy()} | _other_columns(rows)
-        _write(writer, len(files), lambda i: _read_series_csv(files[i]), index)
+        _write(writer, len(files), lambda i: _read_series_csv(files[i]), index, skip_bad)
 
-    return cached_store(table, [table, *files], table.parent, write)
+    return cached_store(table, [table, *files], table.parent, write, SKIPPED if skip_bad else "")
 
 
-def folder_store(folder: Path) -> Store:
+def folder_store(folder: Path, *, skip_bad: bool = False) -> Store:
     """The store of YEAR/Unsupervised/*.csv, one file a series, in the order of the numbers in their names."""
     files = sorted(folder.glob("*.csv"), key=_by_number)
 
     def write(writer: StoreWriter) -> None:
-        _write(writer, len(files), lambda i: _read_series_csv(files[i]), None)
+        _write(writer, len(files), lambda i: _read_series_csv(files[i]), None, skip_bad)
 
-    return cached_store(folder, files, folder.parent, write)
+    return cached_store(folder, files, folder.parent, write, SKIPPED if skip_bad else "")
 
 
 def _write(
-    writer: StoreWriter, count: int, read: Callable[[int], np.ndarray], index: dict[str, np.ndarray] | None
+    writer: StoreWriter,
+    count: int,
+    read: Callable[[int], np.ndarray],
+    index: dict[str, np.ndarray] | None,
+    skip_bad: bool,
 ) -> None:
-    """Append series 0 … count-1, each read as a (T, >= 11) array."""
+    """Append series 0 … count-1, each read as a (T, >= 11) array.
+
+    With `skip_bad` series that cannot be read or hold what a store cannot are left out; their number and what is wrong
+    with the first are kept in the provenance, as LEFT_OUT.
+    """
+    reasons: list[str] = []
     for first in range(0, count, PIECE):
-        arrays = [read(i) for i in range(first, min(first + PIECE, count))]
+        numbers, arrays = np.arange(first, min(first + PIECE, count)), []
+        if skip_bad:
+            found = {i: _read_if_good(read, i, writer.source, reasons) for i in numbers.tolist()}
+            numbers = np.array([i for i in found if found[i] is not None], dtype=np.int64)
+            arrays = [found[i] for i in numbers.tolist()]
+            if not arrays:
+                continue
+        else:
+            arrays = [read(i) for i in numbers.tolist()]
         writer.append(
             bands=np.concatenate([array[:, : len(BANDS)] for array in arrays]),
             doy=np.concatenate([array[:, -1] for array in arrays]),
             lengths=np.array([len(array) for array in arrays]),
-            index=index and {name: values[first : first + PIECE] for name, values in index.items()},
+            index=index and {name: values[numbers] for name, values in index.items()},
         )
+    if reasons:
+        writer.provenance[LEFT_OUT] = {"series": len(reasons), "of": count, "first": reasons[0]}
+
+
+def _read_if_good(read: Callable[[int], np.ndarray], number: int, where: str, reasons: list[str]) -> np.ndarray | None:
+    """A series, or None with the reason added to `reasons`."""
+    try:
+        array = read(number)
+        lengths = np.array([len(array)])
+        checks.check_lengths(lengths, len(array), where, number)
+        checks.check_bands(array[:, : len(BANDS)], lengths, where, number)
+        checks.check_days(array[:, -1], lengths, where, number)
+    except DataError as error:
+        reasons.append(str(error))
+        return None
+    return array
 
 
 def _read_npy(file: Path) -> tuple[Sequence[np.ndarray], np.ndarray | None]:
@@ -96,7 +133,8 @@ def _read_npy(file: Path) -> tuple[Sequence[np.ndarray], np.ndarray | None]:
         raise DataError(f"{file}: shape {content.shape}; expected (2, N) series and labels, or (N,) series")
     for i, label in enumerate(content[1]):
         if not isinstance(label, int | np.integer) or label < 0:
-            raise DataError(f"{file}: series {i} has label {label!r}; expected a class id, 0 or more")
+            found = reprlib.repr(label)  # which ends, also where lists hold each other
+            raise DataError(f"{file}: series {i} has label {found}; expected a class id, 0 or more")
     return content[0], content[1].astype(np.int64)
 
 

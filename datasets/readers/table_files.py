@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pandas as pd
 from datasets.errors import DataError
 from datasets.imagery.dates import YEARS
 from datasets.optional import need
-from datasets.tables import OPTIONS, cell_error
+from datasets.tables import BROKEN, OPTIONS, cell_error
 from datasets.tables import column_names as csv_column_names
 
 CELLS = 2_000_000  # read at once
@@ -32,7 +31,9 @@ def column_names(file: Path) -> list[str]:
         return list(_parquet(file).schema_arrow.names)
     try:
         return csv_column_names(file)
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except BROKEN as error:
+        if isinstance(error, DataError):
+            raise
         raise _not_csv(file, error) from None
 
 
@@ -56,20 +57,32 @@ def _parquet(file: Path):
     pyarrow, parquet = need("pyarrow", "reading Parquet"), need("pyarrow.parquet", "reading Parquet")
     try:
         return parquet.ParquetFile(file)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{file}: cannot be read as Parquet ({' '.join(str(error).split())})") from None
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise _not_parquet(file, error) from None
+
+
+def _not_parquet(file: Path, error: Exception) -> DataError:
+    return DataError(f"{file}: cannot be read as Parquet ({' '.join(str(error).split())})")
 
 
 def _parquet_batches(file: Path, columns: Sequence[str], size: int) -> Iterator[pd.DataFrame]:
+    pyarrow = need("pyarrow", "reading Parquet")
     with _parquet(file) as table:
-        for batch in table.iter_batches(batch_size=size, columns=list(columns)):
-            yield batch.to_pandas()
+        pieces = table.iter_batches(batch_size=size, columns=list(columns))
+        while True:
+            try:
+                batch = next(pieces).to_pandas()
+            except StopIteration:
+                return
+            except (pyarrow.ArrowException, OSError, ValueError) as error:
+                raise _not_parquet(file, error) from None
+            yield batch
 
 
 def _csv(file: Path, **options):
     try:
         return pd.read_csv(file, **(OPTIONS | options))
-    except (OSError, ValueError, EOFError) as error:
+    except BROKEN as error:
         raise _not_csv(file, error) from None
 
 
@@ -88,7 +101,7 @@ def _csv_batches(file: Path, columns: Sequence[str], texts: Sequence[str], size:
                 batch = next(table)
             except StopIteration:
                 return
-            except (OSError, ValueError, EOFError) as error:
+            except BROKEN as error:
                 raise _not_csv(file, error) from None
             yield batch[list(columns)].copy()
 

@@ -2,7 +2,7 @@
 
 A pickle is a program. This reader knows the few names from which arrays of numbers are built, and replaces each by a
 small class of its own that checks its arguments; numpy's unpickling code is never called. Any other name is a
-DataError.
+DataError. The unpickler is that of Python in Python: the one in C allocates what a damaged number asks for.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.errors import DataError
+from datasets.npyfile import read_header
 
 NUMBERS = {kind + size for kind, sizes in (("i", "1248"), ("u", "1248"), ("f", "248")) for size in sizes}
 OBJECTS = {"O", "O4", "O8"}
@@ -26,7 +27,7 @@ def load_object_array(path: str | Path) -> np.ndarray:
     """
     try:
         with open(path, "rb") as file:
-            _check_header(file, path)
+            shape = _check_header(file, path)
             holder = _ArrayUnpickler(file, path).load()
     except DataError:
         raise
@@ -37,21 +38,22 @@ def load_object_array(path: str | Path) -> np.ndarray:
         raise DataError(f"{path}: damaged or cut off ({reason}); copy or download it again") from None
     if not isinstance(holder, _Array) or holder.value is None or holder.value.dtype.kind != "O":
         raise DataError(f"{path}: does not hold an object array; expected one of series arrays")
+    if holder.value.shape != shape:
+        raise DataError(f"{path}: damaged: its header says shape {shape}, its content has {holder.value.shape}")
     return holder.value
 
 
-def _check_header(file, path: str | Path) -> None:
-    """Leave `file` at the start of the pickle."""
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    else:
-        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-    if dtype.kind != "O":
-        raise DataError(f"{path}: an array of {dtype}, shape {shape}; expected an object array of series arrays")
+def _check_header(file, path: str | Path) -> tuple[int, ...]:
+    """The shape that it says; leave `file` at the start of the pickle."""
+    header = read_header(file)
+    if header.dtype.kind != "O":
+        raise DataError(
+            f"{path}: an array of {header.dtype}, shape {header.shape}; expected an object array of series arrays"
+        )
+    return header.shape
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+class _ArrayUnpickler(pickle._Unpickler):
     def __init__(self, file, path: str | Path):
         super().__init__(file, encoding="latin1")  # bytes of Python 2 pickles arrive as text
         self.path = path

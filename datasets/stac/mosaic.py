@@ -26,6 +26,8 @@ WINDOW = 2048  # pixels read at a time on each side: about 90 MB an item of ten 
 BLOCK = 256  # pixels on each side of a block of the file
 ATTEMPTS = 4  # to read an item, each after the retries of GDAL
 BACKOFF = 2.0  # seconds before the second attempt, doubled each time
+SCHEMES = ("https://", "http://", "s3://", "gs://")
+REMOTE = ("GTiff", "JP2OpenJPEG")  # drivers for files of a catalogue; others of GDAL's may fetch from anywhere
 GDAL = {  # what is not in the user's environment already
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_MAX_RETRY": "4",
@@ -232,7 +234,7 @@ def _no_data_of(band: str, url: str) -> float | None:
     RasterioIOError: the file has lost where it lies, which GDAL only warns of. ItemFailed: its values are no DN.
     """
     rasterio = need("rasterio", WHAT)
-    with rasterio.open(url) as file:
+    with rasterio.open(url, driver=list(REMOTE)) as file:
         if file.crs is None or file.transform.is_identity:
             raise rasterio.errors.RasterioIOError(f"{band} has no CRS or no transform, so the file is damaged")
         if np.dtype(file.dtypes[0]).kind not in "iu":
@@ -241,8 +243,10 @@ def _no_data_of(band: str, url: str) -> float | None:
 
 
 def address(asset: Asset, sign: Callable[[str], str] | None) -> str:
-    """Where the file of an asset is, signed if needed."""
+    """Where the file of an asset is, signed if needed. ItemFailed: on this machine, whose files no catalogue names."""
     url = asset.get_absolute_href() or asset.href
+    if not url.lower().startswith(SCHEMES):
+        raise ItemFailed(f"is at {url[:60]!r}; expected an address that begins with {', '.join(SCHEMES)}")
     return sign(url) if sign else url
 
 

@@ -3,6 +3,7 @@
 import geopandas
 import numpy as np
 import pandas as pd
+import pyogrio
 import pytest
 import shapely
 from affine import Affine
@@ -150,8 +151,8 @@ def test_polygons_that_cannot_be_used_are_refused_in_a_line(a_map, tmp_path, cap
     elif kind == "elsewhere":
         write_features(path, [pixel_box(500, 500, 1, 1)])
     elif kind == "table":
-        path = tmp_path / "fields.csv"
-        path.write_text("a,b\n1,2\n")
+        path = tmp_path / "table.gpkg"
+        pyogrio.write_dataframe(pd.DataFrame({"a": [1], "b": [2]}), path)
     elif kind == "empty":
         write_features(path, [])
     elif kind == "exists":

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import main_moco
+from datasets.storefiles import write_checksums
 from moco.builder import MoCo
 from tests.support.runs import checkpoint, column, newest, pretrain, rows, same, weights
 from utils.results import keeper
@@ -227,6 +228,7 @@ def test_other_data_of_as_many_series_are_refused(data_root, plain, tmp_path, ca
     doy = np.load(root / "2019" / "unlabelled" / "doy.npy")
     doy[0] = doy[0] % 366 + 1 if doy[0] < doy[1] else doy[0] - 1
     np.save(root / "2019" / "unlabelled" / "doy.npy", doy)
+    write_checksums(root / "2019" / "unlabelled")
     with pytest.raises(SystemExit, match="2"):
         pretrain(root, tmp_path, "-e", 3, "--rc", "--use-doy", "--mlp", "--resume", plain / "model_last.pth")
     assert "data of 60 series" in (line := capsys.readouterr().err) and line.count("\n") == 1

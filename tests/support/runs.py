@@ -44,7 +44,10 @@ def column(folder: Path, name: str, log: str = "trainlog.csv") -> list[float]:
 
 
 def checkpoint(folder: Path, name: str = "model_best.pth") -> dict:
-    return torch.load(folder / name, weights_only=True)
+    """What is in a checkpoint, without its digests: changed and saved, it is as an older version would have it."""
+    content = torch.load(folder / name, weights_only=True)
+    del content["digests"]
+    return content
 
 
 def weights(folder: Path, name: str = "model_last.pth") -> dict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from datasets.classmap import CDL20, ClassMap
 from models import ESTIMATORS, ModelError, build_model
 from tests.conftest import SHARED, needs_shared
 from tests.support.classifiers import KINDS, SIZE, series_of, small_classifier
+from tscls import classifier as classifier_module
 from tscls.checkpoints import infer_model
 from tscls.classifier import FILES, load_classifier
 from utils.checkpoint import CheckpointError
@@ -41,7 +43,7 @@ def written(path: Path, **content) -> Path:
 def saved(kind: str, folder: Path, **changes) -> Path:
     """The checkpoint of a small network, some entries changed; None takes one out."""
     small_classifier(kind).save(folder / "model.pth")
-    content = torch.load(folder / "model.pth", weights_only=True) | changes
+    content = torch.load(folder / "model.pth", weights_only=True) | {"digests": None} | changes
     return written(folder / "model.pth", **{name: value for name, value in content.items() if value is not None})
 
 
@@ -67,6 +69,7 @@ def test_a_checkpoint_holds_its_settings_and_what_is_added(tmp_path):
     classifier = small_classifier("tempcnn", draws=3)
     classifier.save(tmp_path / "model.pth", epoch=4, val_loss_min=0.5)
     content = torch.load(tmp_path / "model.pth", weights_only=True)
+    assert content.pop("digests")
     assert content.pop("model_state").keys() == classifier.model.state_dict().keys()
     assert content == {
         "epoch": 4,
@@ -217,8 +220,10 @@ def test_another_normalisation_is_refused(tmp_path, change, told, kind, monkeypa
         {"draws": -1},
         {"draws": "many"},
         {"sequencelength": 0},
-        {"model": {"name": 3}},
-        {"model": {"nom": "lstm"}},
+        {"draws": 4097},
+        {"sequencelength": 4097},
+        {"model": {"name": "lstm", "hidden_dims": 10**9}},
+        {"model": {"name": "lstm", "num_layers": -1}},
         {"model": {"name": "lstm", "size": 3}},
         {"classmap": {"names": []}},
         {"classmap": 3},
@@ -227,6 +232,49 @@ def test_another_normalisation_is_refused(tmp_path, change, told, kind, monkeypa
 def test_damaged_settings_are_refused_in_one_line(tmp_path, change):
     with pytest.raises(CheckpointError, match="model.pth: its settings are damaged .*; train it again$"):
         load_classifier(saved("lstm", tmp_path, **change), "cpu")
+
+
+@pytest.mark.parametrize("model", [{"name": 3}, {"nom": "lstm"}, [1], 5])
+def test_a_model_that_is_no_model_is_refused(tmp_path, model):
+    with pytest.raises(CheckpointError, match="model.pth: its 'model' is damaged; expected the arguments of build_mod"):
+        load_classifier(saved("lstm", tmp_path, model=model), "cpu")
+
+
+def test_a_model_larger_than_its_weights_is_refused_before_it_is_built(tmp_path, monkeypatch):
+    path = saved("lstm", tmp_path, model={"name": "lstm", "hidden_dims": 4096, "num_layers": 64})
+    where = []
+
+    def build(**arguments):
+        network = build_model(**arguments)
+        where.append(next(network.parameters()).device.type)
+        return network
+
+    monkeypatch.setattr(classifier_module, "build_model", build)
+    with pytest.raises(CheckpointError, match="does not fit LSTM: "):
+        load_classifier(path, "cpu")
+    assert where == ["meta"]
+
+
+def test_arrays_of_a_file_of_scikit_learn_have_digests(tmp_path):
+    path = tmp_path / "model.skops"
+    small_classifier("rf").save(path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    one, other = [name for name in parts if name.endswith(".npy")][:2]
+    parts[one], parts[other] = parts[other], parts[one]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+    with pytest.raises(CheckpointError, match="model.skops: cannot be read: .*its members do not have their digests"):
+        load_classifier(path, "cpu")
+    assert json.loads(parts["digests.json"]).keys() == parts.keys() - {"digests.json"}
+
+
+def test_a_compressed_file_of_scikit_learn_is_refused(tmp_path):
+    estimator = small_classifier("rf").model.classifier
+    sio.dump({"estimator": estimator}, tmp_path / "model.skops", compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(CheckpointError, match="is compressed; expected plain members"):
+        load_classifier(tmp_path / "model.skops", "cpu")
 
 
 def test_an_unknown_model_is_refused(tmp_path):

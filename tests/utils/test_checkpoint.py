@@ -134,7 +134,6 @@ def test_published_classifier_files_hold_their_loss(tmp_path, criterion):
     assert set in torch.serialization.get_safe_globals()  # newer versions of torch admit it by themselves
 
 
-@pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize(
     ("name", "make"),
     [
@@ -144,10 +143,10 @@ def test_published_classifier_files_hold_their_loss(tmp_path, criterion):
         (r"(posix|nt).system", Shout),
     ],
 )
-def test_no_other_object_is_read(tmp_path, zipped, name, make):
+def test_no_other_object_is_read(tmp_path, name, make):
     evidence = tmp_path / "it-ran"
     content = {"model_state": network().state_dict(), "criterion": make(evidence)}
-    torch.save(content, tmp_path / "model.pth", _use_new_zipfile_serialization=zipped)
+    torch.save(content, tmp_path / "model.pth")
     expected = f"model.pth: not a checkpoint of tensors and numbers: it holds {name}, which is never loaded$"
     with pytest.raises(CheckpointError, match=expected):
         load_checkpoint(tmp_path / "model.pth")
@@ -166,7 +165,7 @@ def test_a_plain_pickle_runs_nothing(tmp_path, recwarn):
 def test_other_files_are_refused_in_one_line(tmp_path, content):
     path = tmp_path / "model.pth"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="numbers: damaged, cut off or of another kind$"):
+    with pytest.raises(CheckpointError, match="numbers: damaged, cut off or of another kind: "):
         load_checkpoint(path)
 
 

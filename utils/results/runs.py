@@ -75,7 +75,7 @@ def read_run(folder: Path) -> FinishedRun:
         tests = pd.read_csv(folder / "testlog.csv", dtype={"year": str, "regions": str})
     except FileNotFoundError as error:
         raise UsageError(f"{folder}: no {Path(error.filename).name} (a run that did not finish?)") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{folder}: damaged args.json or testlog.csv ({error})") from error
     if not isinstance(arguments, dict) or not isinstance(arguments.get("model"), str):
         raise UsageError(f"{folder}: args.json does not name a model")

@@ -1,5 +1,7 @@
 import geopandas
 import numpy as np
+import pandas as pd
+import pyogrio
 import pytest
 from affine import Affine
 from rasterio.crs import CRS
@@ -154,9 +156,9 @@ def test_bad_vector_files_are_named(tmp_path):
     (tmp_path / "text.gpkg").write_text("no polygons")
     with pytest.raises(DataError, match="text.gpkg: cannot be read as polygons or points"):
         vectors.read_features(tmp_path / "text.gpkg", "crop")
-    (tmp_path / "table.csv").write_text("crop,x\na,1\n")
-    with pytest.raises(DataError, match="table.csv: a table without geometries"):
-        vectors.read_features(tmp_path / "table.csv", "crop")
+    pyogrio.write_dataframe(pd.DataFrame({"crop": ["a"], "x": [1]}), tmp_path / "table.gpkg")
+    with pytest.raises(DataError, match="table.gpkg: a table without geometries"):
+        vectors.read_features(tmp_path / "table.gpkg", "crop")
     nowhere = write(tmp_path / "n.shp", [square(0, 0, 2, 2)], None, crop=["a"])
     with pytest.raises(DataError, match="n.shp: has no CRS"):
         vectors.read_features(nowhere, "crop")
