@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and a lock for what only one process should do."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from errno import EEXIST
 from glob import escape
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from utils.locks import Held, hold
 
 PARTIAL = ".partial-"  # in the name of everything that is unfinished
 
@@ -63,7 +63,7 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     _remove_leftovers(path)
     folder = _partial_of(path)
     folder.mkdir()
-    with _held(_lock_of(folder)):
+    with hold(_lock_of(folder)):
         try:
             yield folder
             for file in folder.rglob("*"):
@@ -81,10 +81,14 @@ def one_at_a_time(path: str | Path) -> Iterator[None]:
 
     Check inside whether another process has done it already.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _held(path.with_name(f".{path.name}.lock")):
+    with hold(lock_beside(path)):
         yield
+
+
+def lock_beside(path: str | Path) -> Path:
+    """The lock file of something that is or will be at `path`."""
+    path = Path(path)
+    return path.with_name(f".{path.name}.lock")
 
 
 def sync(path: Path) -> None:
@@ -128,24 +132,5 @@ def _remove_leftovers(path: Path) -> None:
         lock = _lock_of(folder)
         if not lock.is_file():  # just made, and not locked yet
             continue
-        with suppress(Timeout, NotImplementedError), FileLock(lock, timeout=0):
+        with suppress(Held), hold(lock, wait=False):
             shutil.rmtree(folder, ignore_errors=True)
-            lock.unlink(missing_ok=True)
-
-
-@contextmanager
-def _held(lock: Path) -> Iterator[None]:
-    """Hold a lock file, and remove it at the end. Who waits for it checks what was done, so it need not be the same
-    file for all; where the file system has no locks, all go ahead at once and the atomic rename decides."""
-    file_lock = FileLock(lock)
-    try:
-        file_lock.acquire()
-    except NotImplementedError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # Windows, which removes it on release
-            lock.unlink(missing_ok=True)
-        file_lock.release()
