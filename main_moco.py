@@ -29,6 +29,7 @@ from utils import options
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import Parser, UsageError, exit_cleanly
 from utils.precision import Precision
+from utils.results.folders import State, claim, recorded
 from utils.results.logs import RunLog
 from utils.results.naming import DOY_NOTICE, pretraining_name
 from utils.runtime import distributed, watchdog
@@ -45,7 +46,7 @@ SAVE_SECONDS = 600  # inside an epoch, model_last.pth is at most this old
 
 # Options that do not decide what a run computes. For the data, their fingerprint is compared instead.
 NOT_IDENTITY = frozenset(
-    "datapath year num useall nclasses workers epochs start_epoch print_freq device logdir suffix amp compile"
+    "datapath year num useall nclasses workers epochs start_epoch print_freq device logdir suffix overwrite amp compile"
     " resume evaluate patience probe probe_every probe_num".split()
 )
 
@@ -75,6 +76,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_arguments(parser)
     EpochProbe.add_arguments(parser)
     args = parser.parse_args(argv)
+    options.check_place(args, is_test=args.evaluate)
     args.model = canonical_name(args.model)
     if args.model not in NETWORKS:
         known = ", ".join(NETWORKS)
@@ -266,12 +268,12 @@ def main(argv: list[str] | None = None) -> None:
     streams = RandomStreams(args.seed, world.device, world.rank)
     data = PretrainingData(series, args.batchsize, streams, world, args.workers)
     run = build_run(args, series, data.steps_per_epoch, world.device)
-    folder = Path(args.logdir) / run_name(args, run.pretext)
+    folder_of = partial(run_folder, args, run.pretext)
     if world.is_main:
         tell(args, series, data)
 
     if args.evaluate:
-        path = args.resume or folder / "model_best.pth"
+        path = args.resume or folder_of(args.suffix) / "model_best.pth"
         run.load_weights(path)
         scores = evaluate(run, data, args.seed, world)
         if world.is_main:
@@ -286,28 +288,38 @@ def main(argv: list[str] | None = None) -> None:
                 flag = f"-e {args.epochs}" if run.epoch >= args.epochs else f"--patience {args.patience}"
                 print(f"{args.resume}: nothing to train, {run.epoch} epochs are done ({flag}); to continue, raise it")
             return world.finish()
-    step = TrainingStep(run.pretext, run.optimizer, run.precision)
-    if is_compiling_wanted(args.compile, world):
-        compile_step(step, data.example(), world, is_required=args.compile)
-    with world.main_first():
-        log = RunLog(folder, vars(args), resume_epoch=run.epoch if args.resume else None) if world.is_main else None
-    watchdog.set_hint(partial(hint, folder, args.resume))
-    train(args, run, step, data, streams, log, world, probe)
-    if log:
-        log.close()
-        print(f"best held-out loss {run.best:.4f}: {folder / 'model_best.pth'}")
+    kept = recorded(vars(args)) | {"data": run.identity["data"]}
+    options_of_folder = {"suffix": args.suffix, "overwrite": args.overwrite, "resumed_from": args.resume}
+    with claim(folder_of, kept, world, **options_of_folder) as place:
+        if place.state is State.FINISHED:
+            if world.is_main:
+                print(f"{place.folder}: this run is there and finished; --overwrite repeats it")
+            return world.finish()
+        step = TrainingStep(run.pretext, run.optimizer, run.precision)
+        if is_compiling_wanted(args.compile, world):
+            compile_step(step, data.example(), world, is_required=args.compile)
+        with world.main_first():
+            first = run.epoch if args.resume else None
+            log = RunLog(place.folder, kept, resume_epoch=first) if world.is_main else None
+        watchdog.set_hint(partial(hint, place.folder, args.resume))
+        train(args, run, step, data, streams, log, world, probe)
+        if log:
+            log.close()
+            place.finish()
+            print(f"best held-out loss {run.best:.4f}: {place.folder / 'model_best.pth'}")
     world.finish()
 
 
-def run_name(args: argparse.Namespace, pretext: nn.Module) -> str:
-    return pretraining_name(
+def run_folder(args: argparse.Namespace, pretext: nn.Module, suffix: str | None) -> Path:
+    """The folder of the run, by the published naming."""
+    return Path(args.logdir) / pretraining_name(
         pretext.run_name + pretext.encoder_q.run_name,
         num=None if args.useall else args.num,
         seed=args.seed,
         rc=args.rc,
         year=args.year,
         use_doy=args.use_doy,
-        suffix=args.suffix,
+        suffix=suffix,
     )
 
 

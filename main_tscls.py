@@ -5,26 +5,31 @@ python main_tscls.py stnet --rc --pretrained checkpoints/pretrained/MoCoV2_TRSF_
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from argparse import Namespace
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 from datasets.catalog import Selection, Splits, open_classmap, open_eval, open_labelled
 from datasets.classmap import ClassMap
 from datasets.simulate import ensure_default
+from datasets.store import SeriesSet
 from models import ESTIMATORS, INITS, NETWORKS, build_model, canonical_name, model_class
 from tscls.classifier import fresh_classifier, load_classifier
-from tscls.evaluation import evaluate
+from tscls.evaluation import evaluate, tested_years
 from tscls.inputs import length_method
 from tscls.pretrained import notes, start_from
 from tscls.recipe import FEW_LABELS, RECIPES, choose_recipe
 from tscls.training import check_batch, fit, fit_estimator
 from utils import options
 from utils.errors import Parser, UsageError, exit_cleanly
+from utils.files import digest_of
 from utils.precision import Precision
 from utils.report import write_comparison
+from utils.results.folders import AUTO, Place, State, claim, locked, recorded, refuse_other_run
 from utils.results.logs import RunLog
 from utils.results.naming import DOY_NOTICE, training_name
 from utils.runtime import distributed
@@ -59,6 +64,7 @@ def get_args(argv: list[str] | None = None) -> Namespace:
     add("--regions", nargs="+", metavar="SITE", help="only these sites")
     add("--leave-out", metavar="SITE", help="train without this site and test on it alone")
     args = parser.parse_args(argv)
+    options.check_place(args, is_test=args.eval)
     args.years = args.years or (list(YEARS) if args.year in YEARS else [args.year])
     args.models = list(dict.fromkeys(canonical_name(name) for name in args.models))
     if args.batchsize == 1:
@@ -84,13 +90,13 @@ def length_methods(args: Namespace) -> dict[str, str]:
     return methods
 
 
-def folder_of(args: Namespace, name: str, method: str, seed: int) -> Path:
+def folder_of(args: Namespace, name: str, method: str, seed: int, suffix: str | None) -> Path:
     """The run folder of one model and seed."""
     model = model_class(name)
     run_name = name.upper() if name in ESTIMATORS else model.run_name
-    shown = {key: getattr(args, key) for key in ("year", "pretrained", "regions", "leave_out", "freeze", "suffix")}
+    shown = {key: getattr(args, key) for key in ("year", "pretrained", "regions", "leave_out", "freeze")}
     shown |= {"num": None if args.useall else args.num, "use_doy": args.use_doy and model.uses_doy_flag}
-    return Path(args.logdir) / training_name(run_name, seed=seed, length_method=method, **shown)
+    return Path(args.logdir) / training_name(run_name, seed=seed, length_method=method, suffix=suffix, **shown)
 
 
 def check(args: Namespace, methods: dict[str, str], world: World) -> None:
@@ -98,9 +104,12 @@ def check(args: Namespace, methods: dict[str, str], world: World) -> None:
     Precision(args.amp, world.device)
     if args.batchsize:
         check_batch(args.batchsize, world)
-    for seed in args.seeds if args.eval else ():
-        for name, method in methods.items():
-            load_classifier(folder_of(args, name, method, seed), "cpu", advice=UNTRAINED)
+    for seed, (name, method) in itertools.product(args.seeds, methods.items()):
+        folder = folder_of(args, name, method, seed, None if args.suffix == AUTO else args.suffix)
+        if args.eval:
+            load_classifier(folder, "cpu", advice=UNTRAINED)
+        elif world.is_main and not (args.overwrite or args.suffix == AUTO):
+            refuse_other_run(folder, vars(args) | {"model": name, "seed": seed})
 
 
 def notices(args: Namespace, methods: dict[str, str]) -> None:
@@ -128,16 +137,16 @@ def announce(args: Namespace, seed: int, splits: Splits, num_classes: int) -> No
         print(f"warning: {labels} labelled series for {num_classes} classes, some of which have none; give a larger -n")
 
 
-def train(args: Namespace, name: str, method: str, seed: int, classmap: ClassMap, splits: Splits, world: World):
-    """Train one model and save it in its run folder; returns the RunLog, or None on ranks other than 0."""
+def train(args: Namespace, place: Place, kept: dict, splits: Splits, classmap: ClassMap, world: World):
+    """Train the model that ``kept`` describes and save it in its folder; returns the RunLog, or None on other ranks."""
     labels, given = len(splits.train) + len(splits.valid), {key: getattr(args, key) for key in LEFT_TO_RECIPE}
     recipe = choose_recipe(args.recipe, labels, milestones=tuple(args.schedule), draws=args.draws, **given)
-    settings = {"model": name, "seed": seed, "length_method": method, "recipe_used": vars(recipe)}
-    folder = folder_of(args, name, method, seed)
-    open_log = partial(RunLog, folder, vars(args) | settings, again=True) if world.is_main else lambda: None
+    name, seed = kept["model"], kept["seed"]
+    kept |= {"recipe_used": vars(recipe)}
+    open_log = partial(RunLog, place.folder, kept) if world.is_main else lambda: None
     seed_everything(seed)
     model = {"sequencelength": args.sequencelength, "use_doy": args.use_doy, "init": recipe.init}
-    classifier = fresh_classifier(name, classmap, method, draws=recipe.draws, seed=seed, **model)
+    classifier = fresh_classifier(name, classmap, kept["length_method"], draws=recipe.draws, seed=seed, **model)
     if name in ESTIMATORS:
         return fit_estimator(classifier, splits, recipe, open_log)
     if args.pretrained:
@@ -150,12 +159,41 @@ def train(args: Namespace, name: str, method: str, seed: int, classmap: ClassMap
 
 
 def run(args: Namespace, name: str, method: str, seed: int, data: tuple, world: World) -> Path:
-    """Train one model with one seed, unless --eval, and test what its run folder then holds; returns the folder."""
+    """Train one model with one seed unless that is done, and test it; returns the folder."""
     classmap, splits, sets = data
-    folder, start = folder_of(args, name, method, seed), time.monotonic()
-    log = None if args.eval else train(args, name, method, seed, classmap, splits, world)
-    seconds = None if args.eval else time.monotonic() - start
-    world.barrier()
+    kept = recorded(vars(args)) | {"model": name, "seed": seed, "length_method": method} | digests(args, splits)
+    name_of = partial(folder_of, args, name, method, seed)
+    if args.eval:
+        with locked(name_of(args.suffix)) if world.is_main else nullcontext():
+            test(args, name_of(args.suffix), classmap, sets, world)
+        return name_of(args.suffix)
+    with claim(name_of, kept, world, suffix=args.suffix, overwrite=args.overwrite) as place:
+        if place.state is State.FINISHED:
+            sets = {year: series for year, series in sets.items() if year not in tested_years(place.folder)}
+            if world.is_main:
+                more = f"; testing on {', '.join(map(str, sets))} too" if sets else ""
+                print(f"{place.folder}: this run is there and finished; --overwrite repeats it{more}")
+            if sets:
+                test(args, place.folder, classmap, sets, world)
+            return place.folder
+        start = time.monotonic()
+        log = train(args, place, kept, splits, classmap, world)
+        seconds = time.monotonic() - start
+        world.barrier()
+        test(args, place.folder, classmap, sets, world, train_seconds=seconds, log=log)
+        if world.is_main:
+            place.finish()
+    return place.folder
+
+
+def digests(args: Namespace, splits: Splits) -> dict[str, str | None]:
+    """What the files were that the flags name, for args.json."""
+    data = "; ".join(f"{split} {series.fingerprint(with_labels=True)}" for split, series in splits._asdict().items())
+    return {"data": data, "pretrained_digest": args.pretrained and digest_of(args.pretrained)}
+
+
+def test(args: Namespace, folder: Path, classmap: ClassMap, sets: dict[int, SeriesSet], world: World, **more) -> None:
+    """Test the classifier that a run's folder holds; ``more`` is what ``evaluate`` takes of a training."""
     classifier = load_classifier(folder, world.device)
     if classifier.classmap and classifier.classmap.names != classmap.names:
         raise UsageError(
@@ -164,9 +202,7 @@ def run(args: Namespace, name: str, method: str, seed: int, data: tuple, world: 
     if args.draws is not None:
         classifier.draws = args.draws
     tested = {"train_year": args.year, "regions": args.regions or ([args.leave_out] if args.leave_out else [])}
-    precision = Precision(args.amp, world.device)
-    evaluate(classifier, sets, folder, world, precision, train_seconds=seconds, log=log, **tested)
-    return folder
+    evaluate(classifier, sets, folder, world, Precision(args.amp, world.device), **tested, **more)
 
 
 @exit_cleanly

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from datasets.errors import DataError
 from utils.errors import Parser, exit_cleanly
+from utils.files import one_at_a_time, sync
 
 BASE_URL = "https://raw.githubusercontent.com/YXu556/SITS-MoCo/1fab709"
 TIMEOUT = 30  # seconds without a byte from the server
@@ -104,7 +105,9 @@ def fetch(url: str, target: Path, expected_id: str) -> bool:
         raise DataError(
             f"{url} has git blob id {found_id}, expected {expected_id}: removed; run again, or check --base-url"
         )
+    sync(part)
     part.replace(target)
+    sync(target.parent)
     return True
 
 
@@ -167,13 +170,14 @@ def download(name: str, out: Path | None = None, base_url: str = BASE_URL) -> Pa
     out = Path(out or wanted.out)
     if out.is_file():
         raise DataError(f"{out} is a file: choose another --out")
-    folder = out if out.is_dir() else out.with_name(f"{out.name}.part")
-    for path, expected_id in wanted.blob_ids.items():
-        url = f"{base_url.rstrip('/')}/{quote(f'{wanted.source}/{path}')}"
-        fetched = fetch(url, folder / path, expected_id)
-        print(f"{out / path}: {'fetched and verified' if fetched else 'already fetched, verified'}")
-    if folder != out:
-        folder.rename(out)
+    with one_at_a_time(out):  # another process may have fetched it meanwhile
+        folder = out if out.is_dir() else out.with_name(f"{out.name}.part")
+        for path, expected_id in wanted.blob_ids.items():
+            url = f"{base_url.rstrip('/')}/{quote(f'{wanted.source}/{path}')}"
+            fetched = fetch(url, folder / path, expected_id)
+            print(f"{out / path}: {'fetched and verified' if fetched else 'already fetched, verified'}")
+        if folder != out:
+            folder.rename(out)
     print(f"use it with {wanted.option.format(out=out.as_posix())}")
     return out
 

@@ -174,9 +174,11 @@ class SeriesSet:
             return None
         return index["region"].to_numpy(dtype=object)[self.rows]
 
-    def fingerprint(self) -> str:
-        """A digest of the lengths, and of the values of up to 1,000 series spread over the set."""
+    def fingerprint(self, *, with_labels: bool = False) -> str:
+        """A digest of the lengths, and of the values of up to 1,000 series spread over the set; of all labels too."""
         digest = hashlib.sha256(self.lengths.tobytes())
+        if with_labels:
+            digest.update(self.labels.tobytes())
         for position in np.unique(np.linspace(0, len(self) - 1, 1000, dtype=np.int64)):
             for part in self.store.series(self.rows[position]):
                 digest.update(part.tobytes())

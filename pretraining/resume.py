@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from datasets import bands
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import UsageError
+from utils.options import differences
 from utils.precision import Precision
 
 ADVICE = "give a checkpoint of main_moco.py; a run resumes exactly from its model_last.pth"
@@ -158,24 +159,6 @@ def saved_identity(checkpoint: dict) -> dict:
         "optimizer": checkpoint.get("training", {}).get("optimizer_name"),
     }
     return {name: value for name, value in found.items() if value is not None}
-
-
-FLAGS = {"model": "model", "data": "data", "batchsize": "-b", "learning_rate": "-lr", "epochs": "-e"}
-
-
-def differences(here: dict, saved: dict) -> str:
-    """What tells the options of this run from those of a checkpoint, one by one; '' if nothing does."""
-    told = []
-    for name in here:
-        if name not in saved or here[name] == saved[name]:
-            continue
-        flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
-        if isinstance(here[name], bool):
-            own, other = (f"{'with' if is_set else 'without'} {flag}" for is_set in (here[name], saved[name]))
-            told.append(f"{own} here, {other} in the checkpoint")
-        else:
-            told.append(f"{flag} {here[name]} here, {saved[name]} in the checkpoint")
-    return "; ".join(told)
 
 
 def hint(folder: Path, resumed: str | None) -> str:

@@ -7,6 +7,7 @@ remembering flags; ``training`` (optimizer, generators, …) is what resuming ex
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 from collections.abc import Collection
@@ -17,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from utils.errors import Parser, UsageError, exit_cleanly
-from utils.files import atomic_write
+from utils.files import write_bytes
+
+LAST, PREVIOUS = "model_last.pth", "model_last.prev.pth"  # what a run resumes from, and the one before
 
 
 class CheckpointError(UsageError):
@@ -25,9 +28,17 @@ class CheckpointError(UsageError):
 
 
 def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
-    """Write beside ``path`` and rename, so that a kill leaves the old file or the new one, never half of one."""
-    with atomic_write(path) as partial:
-        torch.save(checkpoint, partial)
+    """Write beside ``path`` and rename, so that a kill leaves the old file or the new one, never half of one.
+
+    What a run resumes from stays as model_last.prev.pth until the next save.
+
+    Raises:
+        WriteError: the disk is full, or the folder read-only.
+    """
+    buffer = io.BytesIO()  # torch's own writer says nothing of a disk that is full
+    torch.save(checkpoint, buffer)
+    previous = Path(path).with_name(PREVIOUS) if Path(path).name == LAST else None
+    write_bytes(path, buffer.getbuffer(), previous=previous)
 
 
 def load_checkpoint(path: str | Path, advice: str = "give the model_best.pth of a run folder") -> dict:

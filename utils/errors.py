@@ -16,6 +16,16 @@ class UsageError(ValueError):
     """An input or option that cannot be used; the message is one line that says what is wrong and what to do."""
 
 
+class WriteError(OSError):
+    """A file or folder, ``filename``, that cannot be written: the disk is full, or it is read-only.
+
+    ``strerror`` is the rest of one line: why, how much space it needs, and what to do.
+    """
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises a UsageError of one line instead of printing its usage."""
 
@@ -44,11 +54,11 @@ def _say(line: str) -> None:
     sys.stderr.write(f"{CLEAR_LINE if sys.stderr.isatty() else ''}{line}\n")
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = 2) -> int:
     """Print the error, with the rank unless it is 0, and return the exit code."""
     rank = os.environ.get("RANK", "0")
     _say(f"{'' if rank == '0' else f'[rank {rank}] '}error: {' '.join(message.split())}")
-    return 2
+    return code
 
 
 def end_at_once(message: str) -> NoReturn:
@@ -63,7 +73,8 @@ def end_at_once(message: str) -> NoReturn:
 def exit_cleanly(main):
     """Decorate a script's ``main`` so that a UsageError prints one line and exits with code 2.
 
-    The same for a file that cannot be read or written. Any other exception is a bug and keeps its traceback, unless the
+    The same for a file that cannot be read; for one that cannot be written, because the disk is full or read-only, the
+    exit code is 1. Any other exception is a bug and keeps its traceback, unless the
     death of a peer caused it: that is one line and exit code 1. An interrupt exits with 130, as shells expect.
     """
 
@@ -82,6 +93,8 @@ def exit_cleanly(main):
         except BrokenPipeError:  # the reader (`| head`) has exited: no output can reach it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
+        except WriteError as error:
+            sys.exit(_fail(str(error), code=1))
         except OSError as error:
             if error.filename is None:
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import nn
 
 from moco.builder import MoCo
 from models import build_model
+from tests.support.disk import room_for
 from utils import checkpoint as module_under_test
 from utils.checkpoint import (
     CheckpointError,
@@ -22,6 +24,7 @@ from utils.checkpoint import (
     save_checkpoint,
     slim,
 )
+from utils.errors import WriteError
 
 SIZE = 20
 TRUNK = 37  # tensors of stnet and transformer without their decoders, which have 16
@@ -61,19 +64,39 @@ def test_what_is_saved_is_what_is_loaded(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["model_best.pth"]
 
 
-def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_save_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "model_last.pth"
     save_checkpoint(path, {"model_state": {}, "epoch": 1})
     before = path.read_bytes()
-
-    def torn(content, partial):
-        Path(partial).write_bytes(b"half of a file")
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(module_under_test.torch, "save", torn)
-    with pytest.raises(OSError, match="no space"):
-        save_checkpoint(path, {"model_state": {}, "epoch": 2})
+    told = r"model_last.pth: cannot be written \(File too large\); it needs 2\d,\d{3} bytes, [\d,]+ are free; make room"
+    with room_for(5000), pytest.raises(WriteError, match=told):
+        save_checkpoint(path, {"model_state": {"w": torch.zeros(5000)}, "epoch": 2})
     assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def epochs(folder: Path) -> dict[str, int]:
+    return {file.name: load_checkpoint(file)["epoch"] for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_the_checkpoint_to_resume_from_stays_until_the_next_but_one(tmp_path, monkeypatch, has_links):
+    def refused(*given):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not has_links:  # as on exFAT
+        monkeypatch.setattr(os, "link", refused)
+    for epoch, kept in enumerate(({}, {"model_last.prev.pth": 0}, {"model_last.prev.pth": 1})):
+        save_checkpoint(tmp_path / "model_last.pth", {"model_state": {}, "epoch": epoch})
+        assert epochs(tmp_path) == {"model_last.pth": epoch} | kept
+    with room_for(5000), pytest.raises(WriteError):
+        save_checkpoint(tmp_path / "model_last.pth", {"model_state": {"w": torch.zeros(5000)}, "epoch": 3})
+    assert epochs(tmp_path) == {"model_last.pth": 2, "model_last.prev.pth": 1}
+
+
+def test_other_checkpoints_are_replaced(tmp_path):
+    for epoch in range(2):
+        save_checkpoint(tmp_path / "model_best.pth", {"model_state": {}, "epoch": epoch})
+    assert epochs(tmp_path) == {"model_best.pth": 1}
 
 
 def test_the_file_appears_whole(tmp_path, monkeypatch):
