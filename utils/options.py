@@ -82,7 +82,8 @@ def differences(here: dict, other: dict, where: str = "in the checkpoint") -> st
             own, theirs = (f"{'with' if is_set else 'without'} {flag}" for is_set in (here[name], other[name]))
             told.append(f"{own} here, {theirs} {where}")
         else:
-            told.append(f"{flag} {here[name]} here, {other[name]} {where}")
+            own, theirs = ("not given" if value is None else value for value in (here[name], other[name]))
+            told.append(f"{flag} {own} here, {theirs} {where}")
     return "; ".join(told)
 
 
