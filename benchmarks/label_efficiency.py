@@ -18,9 +18,10 @@ import torch
 
 import main_tscls
 from utils.errors import Parser, exit_cleanly
+from utils.files import make_folder, write_csv, write_text
 from utils.metrics import SCORES
 from utils.report import markdown
-from utils.results.figures import new_figure, with_spread
+from utils.results.figures import new_figure, save, with_spread
 from utils.results.runs import read_run
 
 CHECKPOINT = "checkpoints/pretrained/MoCoV2_TRSF_doy/model_best.pth"
@@ -99,18 +100,18 @@ def figure(results: pd.DataFrame, path: Path) -> None:
     axes.set_ylabel("overall accuracy")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    picture.savefig(path)
+    save(picture, path)
 
 
 @exit_cleanly
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     out = Path(args.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     results = run_all(args)
-    results.to_csv(f"{out}.csv", index=False, float_format="%.4f")
+    write_csv(f"{out}.csv", results, float_format="%.4f")
     text = table(results)
-    Path(f"{out}.md").write_text(text + "\n", encoding="utf-8")
+    write_text(f"{out}.md", text + "\n")
     print(f"\n{args.model} on the eval split of {args.datapath}, {len(args.seeds)} seeds, overall accuracy\n\n{text}")
     try:
         figure(results, Path(f"{out}.png"))

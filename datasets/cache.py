@@ -13,6 +13,7 @@ from platformdirs import user_cache_path
 from datasets.errors import DataError
 from datasets.store import Store
 from datasets.writer import StoreWriter
+from utils.errors import WriteError
 from utils.files import one_at_a_time
 
 READERS_VERSION = 1  # raise it when the readers write something else from the same source
@@ -32,7 +33,7 @@ def cached_store(source: Path, files: Sequence[Path], beside: Path, write: Calla
     for folder in folders:
         if (store := _fresh(folder, source, stamp)) is not None:
             return store
-    reasons = []
+    reasons, unwritable = [], None
     for folder in folders:
         if not _may_write(folder):
             reasons.append(f"{folder} is read-only")
@@ -43,14 +44,15 @@ def cached_store(source: Path, files: Sequence[Path], beside: Path, write: Calla
                 return store if store is not None else _make(folder, source, files, stamp, write)
         except OSError as error:
             reasons.append(f"{folder}: {error.strerror}")
+            unwritable = error if isinstance(error, WriteError) else unwritable
+    if unwritable:
+        raise unwritable
     raise DataError(
         f"{source}: its store cannot be kept ({'; '.join(reasons)}); set XDG_CACHE_HOME to a folder to write to"
     )
 
 
-def _make(
-    folder: Path, source: Path, files: Sequence[Path], stamp: str, write: Callable[[StoreWriter], None]
-) -> Store:
+def _make(folder: Path, source: Path, files: Sequence[Path], stamp: str, write: Callable[[StoreWriter], None]) -> Store:
     logger.info("%s: reading %d file(s) into a store, once", source, len(files))
     provenance = {"source": str(source), "stamp": stamp}
     with StoreWriter(folder, provenance=provenance, source=str(source), overwrite=True) as writer:

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from datasets.errors import DataError
 from utils.errors import Parser, exit_cleanly
-from utils.files import one_at_a_time, sync
+from utils.files import naming, one_at_a_time, sync
 
 BASE_URL = "https://raw.githubusercontent.com/YXu556/SITS-MoCo/1fab709"
 TIMEOUT = 30  # seconds without a byte from the server
@@ -120,7 +120,7 @@ def _transfer(url: str, part: Path) -> None:
         length = response.headers["Content-Length"]
         size = start + int(length) if length else None
     progress = tqdm(desc=part.stem, initial=start, total=size, unit="B", unit_scale=True, unit_divisor=1024)
-    with response, part.open("ab" if start else "wb") as file, progress:
+    with response, naming(part, part, size or 0), part.open("ab" if start else "wb") as file, progress:
         for block in _blocks(response, url):
             file.write(block)
             progress.update(len(block))

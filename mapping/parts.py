@@ -21,7 +21,7 @@ import numpy as np
 from datasets.errors import DataError
 from mapping.identity import difference, sha256_of
 from mapping.windows import Part
-from utils.files import PARTIAL, atomic_write, sync, write_text
+from utils.files import PARTIAL, sync, write_bytes, write_text
 
 DIGEST = hashlib.sha256().digest_size
 FORMAT = 1
@@ -94,8 +94,7 @@ class Parts:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
         data = buffer.getvalue()
-        with atomic_write(self.path(number)) as partial, partial.open("wb") as file:
-            file.write(hashlib.sha256(data).digest() + data)
+        write_bytes(self.path(number), hashlib.sha256(data).digest() + data)
 
     def read(self, number: int) -> Part | None:
         """A part; `None` where there is none, or one that does not have its checksum."""

@@ -7,8 +7,10 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from errno import EDQUOT, ENOSPC, EROFS
 from typing import NoReturn
 
+UNWRITABLE = (ENOSPC, EDQUOT, EROFS)  # says the system of disks; other numbers can also mean reading
 CLEAR_LINE = "\r\x1b[K"  # on a terminal
 
 
@@ -98,7 +100,7 @@ def exit_cleanly(main):
         except OSError as error:
             if error.filename is None:
                 raise
-            sys.exit(_fail(f"{error.filename}: {error.strerror}"))
+            sys.exit(_fail(f"{error.filename}: {error.strerror}", 1 if error.errno in UNWRITABLE else 2))
         except KeyboardInterrupt as interrupt:
             _say(str(interrupt) or "interrupted")
             sys.exit(130)

@@ -22,6 +22,7 @@ from utils.locks import Held, hold
 
 PARTIAL = ".partial-"  # in the name of everything that is unfinished
 FULL = frozenset((ENOSPC, EDQUOT, EFBIG))  # the disk, a quota, or what the shell's ulimit lets a file have
+BLOCK = 1 << 20  # bytes; with less the disk is full for who writes blocks
 UNWRITABLE = FULL | {EROFS, EACCES, EPERM, EIO}
 
 
@@ -40,7 +41,7 @@ def atomic_write(path: str | Path, *, size: int = 0) -> Iterator[Path]:
     path = Path(path)
     partial = path.with_name(f".{path.stem}{PARTIAL}{secrets.token_hex(4)}{path.suffix}")
     try:
-        with _named(path, partial, size):
+        with naming(path, partial, size):
             partial.open("xb").close()
             yield partial
             sync(partial)
@@ -103,7 +104,7 @@ def make_folder(path: str | Path) -> None:
         WriteError: the disk is full, or the folder above is read-only.
         OSError: a file is in the way.
     """
-    with _named(Path(path), Path(path)):
+    with naming(Path(path), Path(path)):
         Path(path).mkdir(parents=True, exist_ok=True)
 
 
@@ -124,11 +125,11 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     make_folder(path.parent)
     _remove_leftovers(path)
     folder = partial_of(path)
-    with _named(path, folder):
+    with naming(path, folder):
         folder.mkdir()
     with hold(_lock_of(folder)):
         try:
-            with _named(path, folder):
+            with naming(path, folder):
                 yield folder
                 for file in folder.rglob("*"):
                     sync(file)
@@ -150,20 +151,38 @@ def one_at_a_time(path: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def _named(path: Path, partial: Path, size: int = 0) -> Iterator[None]:
-    """Have errors of the disk name `path`, which is being written as `partial`, and say how much space that needs."""
+def naming(path: Path, partial: Path, size: int = 0) -> Iterator[None]:
+    """Have errors of the disk name `path`, which is being written as `partial`, and say how much space that needs.
+
+    Raises:
+        WriteError: the disk is full, or the folder read-only.
+        OSError: anything else is wrong with the file.
+    """
     try:
         yield
-    except OSError as error:
-        is_ours = error.filename is None or Path(error.filename) == partial or partial in Path(error.filename).parents
-        if isinstance(error, WriteError) or not is_ours:
+    except WriteError as error:
+        if not Path(error.filename).is_relative_to(partial):
             raise
-        if error.errno in UNWRITABLE:
+        inside = path / Path(error.filename).relative_to(partial)
+        raise WriteError(error.errno, error.strerror, str(inside)) from None
+    except (OSError, RuntimeError) as error:
+        file = getattr(error, "filename", None)
+        if file is not None and not Path(file).is_relative_to(partial):
+            raise
+        code = getattr(error, "errno", None) or (ENOSPC if _is_full(partial.parent) else None)  # GDAL's have no number
+        if code in UNWRITABLE:
             size = max(size, _size(partial), _size(path))
-            raise WriteError(error.errno, _reason(error.errno, path.parent, size), str(path)) from None
-        if error.filename is None:
+            raise WriteError(code, _reason(code, path.parent, size), str(path)) from None
+        if file is None:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < BLOCK
+    except OSError:
+        return False
 
 
 def _reason(code: int, folder: Path, size: int) -> str:

@@ -27,6 +27,7 @@ from utils.results.runs import COSTS, is_pretraining, read_runs, results, run_fo
 
 SHOWN = ("oa", "macro_f1", "macro_f1_present")  # scores in pictures
 NEEDED = ("epoch", "train_loss")  # columns of a trainlog.csv
+_failures: set[int | None] = set()  # of pictures that could not be written, as the system numbers them
 Where = str | Path | Sequence[str | Path]
 
 
@@ -84,11 +85,13 @@ def _write_learning_curve(folder: Path) -> list[Path]:
 
 
 def _draw(path: Path, draw: Callable[..., None]) -> list[Path]:
-    """Draw a picture with ``draw(path=…)``, or say that it cannot be written; the pictures that there are then."""
+    """Draw a picture with ``draw(path=…)``, or say once that it cannot be written; the pictures that there are then."""
     try:
         draw(path=path)
     except OSError as error:
-        print(f"no picture {error}", file=sys.stderr)
+        if error.errno not in _failures:
+            print(f"no picture {error}", file=sys.stderr)
+        _failures.add(error.errno)
         return []
     return [path]
 
