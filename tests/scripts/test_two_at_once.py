@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -185,3 +186,25 @@ def test_processes_that_start_together_do_not_mix_their_runs(script, data_root, 
         else:
             assert len(rows(folder, "testlog.csv")) == 1
     assert not list(tmp_path.glob(".*"))
+
+
+def test_of_several_ranks_one_holds_the_lock_and_all_end_when_it_is_refused(data_root, tmp_path):
+    """Each in one line: rank 0 says who holds it, rank 1 that rank 0 has ended."""
+    argv = list(map(str, command(main_tscls, data_root, tmp_path)))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    with another_process(lock_beside(tmp_path / NAME[main_tscls])) as (holder, _):
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, "main_tscls.py", *argv], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True,
+                env=os.environ | world | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            )
+            for rank in range(2)
+        ]  # fmt: skip
+        told = [rank.communicate(timeout=120)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [2, 1], told
+    lines = [[line for line in text.splitlines() if "error: " in line] for text in told]
+    assert len(lines[0]) == 1 and f"process {holder.pid} on " in lines[0][0] and "is writing it; wait" in lines[0][0]
+    assert len(lines[1]) == 1 and lines[1][0].startswith("[rank 1] error: ") and "ended too early" in lines[1][0]
+    assert "Traceback" not in "".join(told)
