@@ -135,7 +135,8 @@ def test_all_files_are_written_whole():
     "code",
     [
         "open(path, 'w')", "open(path, mode='ab')", "path.open('w')", "path.open(mode='x')", "open(path, 'r+b')",
-        "path.open('ab' if x else 'wb')", "path.write_text('')", "path.write_bytes(b'')", "(folder / 'a').write_text('')",
+        "path.open('ab' if x else 'wb')", "path.write_text('')",
+        "path.write_bytes(b'')", "(folder / 'a').write_text('')",
         "table.to_csv(path)",
         "np.save(path, x)", "np.savez(path, x)", "torch.save(x, path)", "figure.savefig(path)", "path.touch()",
         "frame.to_file(path)", "table.to_parquet(path)", "rasterio.open(path, 'w', **profile)", "shutil.copyfile(a, b)",
