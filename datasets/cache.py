@@ -13,6 +13,7 @@ from platformdirs import user_cache_path
 from datasets.errors import DataError
 from datasets.store import Store
 from datasets.writer import StoreWriter
+from utils.errors import WriteError
 from utils.files import one_at_a_time
 
 READERS_VERSION = 2  # raise it when the readers write something else from the same source
@@ -34,7 +35,7 @@ def cached_store(
     for folder in folders:
         if (store := _fresh(folder, source, stamp)) is not None:
             return store
-    reasons = []
+    reasons, unwritable = [], None
     for folder in folders:
         if not _may_write(folder):
             reasons.append(f"{folder} is read-only")
@@ -45,6 +46,9 @@ def cached_store(
                 return store if store is not None else _make(folder, source, files, stamp, write)
         except OSError as error:
             reasons.append(f"{folder}: {error.strerror}")
+            unwritable = error if isinstance(error, WriteError) else unwritable
+    if unwritable:
+        raise unwritable
     raise DataError(
         f"{source}: its store cannot be kept ({'; '.join(reasons)}); set XDG_CACHE_HOME to a folder to write to"
     )

@@ -40,7 +40,7 @@ from datasets.simulation.landscape import ScenePlan
 from datasets.simulation.scene import run_task, tasks_of
 from datasets.simulation.sites import SITES
 from datasets.store import StoreWriter
-from utils.errors import Parser, exit_cleanly
+from utils.errors import Parser, WriteError, exit_cleanly
 from utils.files import atomic_folder, one_at_a_time
 
 DEFAULT_PATH = REPOSITORY / DEFAULT
@@ -171,6 +171,8 @@ def _new_folder(root: Path, option: str = "--out") -> Iterator[Path]:
         if error.filename != str(root):
             raise
         raise DataError(f"{root}: another process has made it meanwhile") from None
+    except WriteError:
+        raise
     except OSError as error:
         raise DataError(f"{root}: cannot be made ({error.strerror}); choose another {option}") from None
 
@@ -252,12 +254,14 @@ def _append(writer: StoreWriter, blocks: list[tuple[BlockPlan, SeriesBlock]], la
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog="python -m datasets.simulate",
-        description="Simulate Sentinel-2 series, or images, of the six US study sites.", epilog=EPILOG,
+        description="Simulate Sentinel-2 series, or images, of the six US study sites.",
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     pools = parser.add_argument_group("series")
-    pools.add_argument("--out", type=Path, metavar="FOLDER",
-                       help=f"folder to make (default: {DEFAULT.as_posix()} beside the scripts)")
+    pools.add_argument(
+        "--out", type=Path, metavar="FOLDER", help=f"folder to make (default: {DEFAULT.as_posix()} beside the scripts)"
+    )
     pools.add_argument("--unlabelled", type=int, help=f"series, of the first year ({UNLABELLED})")
     pools.add_argument("--train", type=int, help=f"labelled series a year ({TRAIN})")
     pools.add_argument("--valid", type=int, help=f"labelled series a year ({VALID})")

@@ -18,7 +18,7 @@ from benchmarks.evidence.arms import Arm
 from benchmarks.evidence.pretrain import file_name
 from datasets.catalog import Selection, open_classmap, open_eval
 from tscls.classifier import load_classifier
-from utils.files import atomic_write
+from utils.files import atomic_write, make_folder
 
 
 class Target(NamedTuple):
@@ -61,7 +61,7 @@ def run_cell(cell: Cell, target: Target, logdir: Path) -> Predictions:
         with np.load(kept) as file:
             if str(file["asked"]) == asked:
                 return Predictions(file["log_probability"], file["truth"])
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     trained = train(cell, target, folder) if cell.arm.is_trained else cell.checkpoint
     found = predict(trained, target, cell.seed)
     with atomic_write(kept) as partial:
@@ -73,6 +73,7 @@ def train(cell: Cell, target: Target, folder: Path) -> Path:
     """Train by main_tscls.py; returns the run folder."""
     options = [
         *(cell.arm.model, "--rc", "-n", cell.labels, "--seeds", cell.seed, "--logdir", folder, *cell.arm.options),
+        "--overwrite",  # what is there is of an interrupted or of another comparison
         *("--datapath", target.datapath, "--year", target.year, "--years", *target.years),
         *(("--leave-out", target.leave_out) if target.leave_out else ()),
         *(("--pretrained", cell.checkpoint) if cell.checkpoint else ()),

@@ -1,4 +1,5 @@
 import hashlib
+import multiprocessing
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -160,6 +161,24 @@ def test_a_failed_download_leaves_no_folder_that_counts_as_data_and_is_resumed(s
     server.break_after = None
     main(arguments)
     assert server.ranges == [None, None, "bytes=300000-"] and [path.name for path in tmp_path.iterdir()] == ["toy"]
+    assert {path: (tmp_path / "toy" / path).read_bytes() for path in small_set} == small_set
+
+
+def test_of_processes_that_download_together_one_does_and_the_others_wait(server, small_set, tmp_path):
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(3)
+
+    def together():
+        barrier.wait()
+        main(["us-toy", "--out", str(tmp_path / "toy"), "--base-url", server.url])
+
+    workers = [context.Process(target=together) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=30)
+        assert worker.exitcode == 0
+    assert len(server.ranges) == len(small_set) and [path.name for path in tmp_path.iterdir()] == ["toy"]
     assert {path: (tmp_path / "toy" / path).read_bytes() for path in small_set} == small_set
 
 

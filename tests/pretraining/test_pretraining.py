@@ -34,7 +34,7 @@ def plain(data_root, tmp_path_factory):
 def test_the_files_of_a_run(plain):
     assert plain.name == "P_MoCoV2TransformerModel_RC_2019_doy"
     names = {file.name for file in plain.iterdir() if not file.name.startswith("events.out.tfevents.")}
-    assert names == {"args.json", "model_best.pth", "model_last.pth", "model_last.prev.pth", "trainlog.csv"}
+    assert names == {"args.json", "finished", "model_best.pth", "model_last.pth", "model_last.prev.pth", "trainlog.csv"}
     args = json.loads((plain / "args.json").read_text())
     assert (args["model"], args["moco_k"], args["rc"], args["seed"]) == ("transformer", 64, True, 111)
 

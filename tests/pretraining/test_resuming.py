@@ -38,9 +38,9 @@ def killed_at(save: int, monkeypatch, *args) -> None:
     """Run until model_last.pth has been saved that many times."""
     saved, count = keeper.save_checkpoint, 0
 
-    def save_and_die(path, content, **more):
+    def save_and_die(path, content):
         nonlocal count
-        saved(path, content, **more)
+        saved(path, content)
         count += path.name == "model_last.pth"
         if count == save:
             raise Killed
@@ -146,9 +146,7 @@ def test_a_signal_while_an_epoch_is_evaluated_ends_the_run_unless_it_was_the_las
 def test_sigusr1_saves_and_the_run_goes_on(data_root, tmp_path, monkeypatch, capsys, uninterrupted):
     saved, enqueue, steps = [], MoCo.enqueue, []
     save = keeper.save_checkpoint
-    monkeypatch.setattr(
-        keeper, "save_checkpoint", lambda path, *given, **more: saved.append(path.name) or save(path, *given, **more)
-    )
+    monkeypatch.setattr(keeper, "save_checkpoint", lambda path, *given: saved.append(path.name) or save(path, *given))
 
     def asked_to_save(moco, keys):
         enqueue(moco, keys)

@@ -71,23 +71,6 @@ def test_a_new_run_starts_an_empty_log(tmp_path):
         log.epoch(row(0, loss))
         log.close()
     assert [r["train_loss"] for r in read_rows(tmp_path / "trainlog.csv")] == ["2"]
-    assert scalars(tmp_path)["train/loss"] == [(0, 2.0)]
-
-
-@pytest.mark.parametrize(("text", "kept"), [('{"a": 1}\n', []), ('{"a": 2}', ["run.1"]), ('{"a"', ["run.1"])])
-def test_a_run_with_the_same_arguments_replaces_the_earlier_one(tmp_path, text, kept):
-    """One whose arguments were truncated may be another run, and is kept."""
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "args.json").write_text(text)
-    RunLog(tmp_path / "run", {"a": 1}, again=True).close()
-    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["run", *kept]
-    assert json.loads((tmp_path / "run" / "args.json").read_text()) == {"a": 1}
-
-
-def test_a_folder_that_cannot_be_made_is_a_usage_error(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="run: cannot be written .*; give another --logdir"):
-        RunLog(tmp_path / "file" / "run", {})
 
 
 def test_rows_survive_a_failing_write(tmp_path, monkeypatch):

@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from utils.checkpoint import save_checkpoint
-from utils.results.resume import LAST, PREVIOUS
+from utils.checkpoint import LAST, save_checkpoint
 from utils.results.state import RunState
 from utils.runtime.distributed import World
 from utils.runtime.signals import Requests
@@ -72,7 +71,7 @@ class Keeper:
         if self.folder:
             for name in names:
                 save_checkpoint(self.folder / name, content)
-            save_checkpoint(self.folder / LAST, content, previous=self.folder / PREVIOUS)
+            save_checkpoint(self.folder / LAST, content)
         self.saved = time.monotonic()
 
     def _stop(self, when: str, number: int) -> None:

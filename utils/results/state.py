@@ -71,6 +71,14 @@ class RunState:
             self.sums[name] = self.sums.get(name, 0) + value.double()
         self.step += 1
 
+    def means(self) -> dict[str, float]:
+        """Means of the epoch's loss and figures over its steps so far and all ranks; all ranks call this."""
+        size = self.world.size
+        return {
+            name: self.world.all_reduce_sum_(total.clone()).item() / size / self.step
+            for name, total in self.sums.items()
+        }
+
     def end_epoch(self, held_out_loss: float) -> bool:
         """Count an evaluated epoch; returns whether its held-out loss is the best so far."""
         is_best = held_out_loss < self.best
