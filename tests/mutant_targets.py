@@ -8,7 +8,6 @@ _TSCLS = ("tests/scripts/test_tscls_reference.py", *_REFERENCES)
 _LOOP = ("tests/pretraining/test_pretraining.py",)
 _RUNS = ("tests/scripts/test_two_ranks_reference.py", "tests/scripts/test_learning.py")
 _PRETRAINING = tuple(f"tests/pretraining/test_{name}.py" for name in ("state", "step", "resuming"))
-_RESUMING = ("tests/tscls/test_resuming.py", "tests/pretraining/test_resuming.py", "tests/scripts/test_killed.py")
 
 
 def _maps(*names: str) -> tuple[str, ...]:
@@ -24,21 +23,21 @@ TARGETS = {
     "moco/builder.py": ("tests/moco/test_moco.py", *_MOCO, *_RUNS),
     "pretraining/data.py": (*_MOCO, *_PRETRAINING, *_RUNS),
     "pretraining/step.py": ("tests/pretraining/test_step.py", *_MOCO, *_RUNS),
-    "utils/results/state.py": ("tests/utils/test_state.py", "tests/pretraining/test_state.py", *_RESUMING),
-    "utils/results/resume.py": ("tests/utils/test_resume.py", *_RESUMING),
-    "utils/results/keeper.py": ("tests/utils/test_keeper.py", *_RESUMING),
-    "utils/results/losses.py": ("tests/utils/test_losses.py", *_RESUMING),
-    "utils/runtime/signals.py": ("tests/utils/test_stopping.py", *_RESUMING),
-    "utils/precision.py": ("tests/utils/test_precision.py", *_RESUMING),
+    "utils/results/state.py": ("tests/utils/test_state.py", "tests/pretraining/test_state.py"),
+    "utils/results/resume.py": ("tests/utils/test_resume.py",),
+    "utils/results/keeper.py": ("tests/utils/test_keeper.py",),
+    "utils/results/losses.py": ("tests/utils/test_losses.py",),
+    "utils/runtime/signals.py": ("tests/utils/test_stopping.py",),
+    "utils/precision.py": ("tests/utils/test_precision.py", "tests/pretraining/test_step.py"),
     "datasets/numbers.py": ("tests/datasets/test_numbers.py",),
     "pretraining/resume.py": (*_PRETRAINING, "tests/scripts/test_mistakes.py", "tests/pretraining/test_same_run.py"),
-    "tscls/resume.py": ("tests/tscls/test_resuming.py", "tests/scripts/test_killed.py"),
+    "tscls/resume.py": ("tests/tscls/test_resuming.py",),
     "pretraining/joint.py": tuple(f"tests/pretraining/test_{name}.py" for name in ("simclr", "barlow", "pretexts")),
     "pretraining/simclr.py": ("tests/pretraining/test_simclr.py", "tests/pretraining/test_pretexts.py"),
     "pretraining/barlow.py": ("tests/pretraining/test_barlow.py", "tests/pretraining/test_pretexts.py"),
     "pretraining/bert.py": ("tests/pretraining/test_bert.py", "tests/pretraining/test_pretexts.py"),
     "tscls/inputs.py": (*_TSCLS, "tests/scripts/test_tscls_full_series.py", "tests/tscls", *_RUNS),
-    "tscls/training.py": ("tests/tscls/test_fit.py", *_TSCLS, *_RESUMING, "tests/tscls", *_RUNS),
+    "tscls/training.py": ("tests/tscls/test_fit.py", *_TSCLS, "tests/tscls", *_RUNS),
     "tscls/classifier.py": ("tests/tscls/test_classifier.py", "tests/tscls/test_loading.py", *_TSCLS, "tests/tscls"),
     "tscls/evaluation.py": ("tests/tscls/test_evaluation.py", *_TSCLS, "tests/tscls", *_RUNS),
     "tscls/probe.py": ("tests/tscls/test_probe.py",),
@@ -47,11 +46,10 @@ TARGETS = {
         *_MOCO,
         *_PRETRAINING,
         "tests/tscls/test_probe.py",
-        "tests/scripts/test_killed.py",
         *_RUNS,
         "tests/scripts/test_mistakes.py",
     ),
-    "main_tscls.py": (*_TSCLS, *_RESUMING, "tests/tscls", *_RUNS, "tests/scripts/test_mistakes.py"),
+    "main_tscls.py": (*_TSCLS, "tests/tscls", *_RUNS, "tests/scripts/test_mistakes.py"),
     "mapping/windows.py": _maps("windows", "predict"),
     "mapping/parts.py": _maps("parts", "interruptions"),
     "mapping/writing.py": _maps("writing", "outputs", "interruptions"),

@@ -84,4 +84,3 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_never_killed(server, da
             deaths[kind] += 1
         assert left_by(tmp_path / name / "runs") == expected
         assert not list((tmp_path / name / "runs").glob("*/.*partial*"))
-    print(scene, dict(deaths))

@@ -76,6 +76,23 @@ def test_a_signal_ends_the_run_after_the_step_and_the_command_told_continues(
     assert f"resuming from {folder / 'model_last.pth'}" in capsys.readouterr().out
 
 
+def test_a_signal_in_the_last_validation_ends_the_run_before_its_test(data_root, tmp_path, monkeypatch, capsys, whole):
+    score, count = training.scores_on, []
+
+    def hear(*given, **more):
+        count.append(1)
+        if len(count) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return score(*given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "scores_on", hear)
+        with pytest.raises(SystemExit, match="143"):
+            train(data_root, tmp_path, *PUBLISHED_FLAGS)
+    assert capsys.readouterr().err.startswith("stopped after epoch 2; continue with: ")
+    assert is_like(train(data_root, tmp_path, *PUBLISHED_FLAGS, "--resume", "auto"), whole)
+
+
 def test_a_signal_outside_of_training_ends_it_at_once_and_training_is_not_repeated(
     data_root, tmp_path, monkeypatch, capsys, whole
 ):

@@ -108,8 +108,9 @@ def test_a_request_to_stop_is_granted_when_the_state_is_saved(tmp_path, stop):
     with pytest.raises(Stopped, match="^stopped after epoch 3; go on$") as ended:
         own.after_epoch(is_last=False)
     assert ended.value.number == stop and own.run.asked == [False, True] and waited == [1, 1]
+    requests.stop = stop
     own.after_epoch(is_last=True)
-    assert own.run.asked == [False, True, True] and waited == [1, 1]
+    assert own.run.asked == [False, True, True] and waited == [1, 1] and not requests.stop
 
 
 class Waiting(World):
