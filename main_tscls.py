@@ -186,7 +186,7 @@ def train(
     flags |= {"saved": saved, "requests": requests, "save_minutes": args.save_minutes, "print_freq": args.print_freq}
     precision = Precision(args.amp, world.device, args.clip_grad)
     log = fit(classifier, splits, recipe, folder, open_log, precision, world, **flags)
-    return log, time.monotonic() - start + (saved.content["training"]["seconds"] if saved else 0)
+    return log, time.monotonic() - start + (saved.content["training"].get("seconds", 0) if saved else 0)
 
 
 def run(args: Namespace, name: str, method: str, seed: int, data: tuple, world: World, requests: Requests) -> Path:

@@ -121,6 +121,22 @@ def test_a_run_of_other_options_or_steps_is_refused():
         make_run(steps=6).load(Saved("x", content))
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"training": {}},
+        {"training": 3},
+        {"epoch": "three"},
+        {"val_loss_min": None},
+        {"training": {"steps": 5, "step": 1}},
+    ],
+)
+def test_a_damaged_state_is_a_users_error(changed):
+    content = trained().checkpoint(is_whole=True) | changed
+    with pytest.raises(UsageError, match=r"^x: what it says of the training is damaged \(\w+Error: [^\n]*\)$"):
+        make_run().load(Saved("x", content))
+
+
 def test_weights_that_are_no_numbers_are_not_saved():
     run = trained()
     with torch.no_grad():
