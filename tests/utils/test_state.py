@@ -77,7 +77,7 @@ def test_an_epoch_whose_steps_are_done_is_evaluated_after_resuming_unless_it_was
 def test_the_seconds_of_all_processes_are_counted():
     saved, run = trained(), make_run()
     content = saved.checkpoint(is_whole=True)
-    assert 0 < content["training"]["seconds"] < 60
+    assert 0 < content["training"]["seconds"] < 60 and make_run().seconds_before == 0
     content["training"]["seconds"] = 100.0
     run.load(Saved("x", content))
     assert 100 < run.seconds < 160
