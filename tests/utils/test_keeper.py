@@ -60,7 +60,9 @@ def test_another_rank_takes_part_and_writes_nothing(tmp_path):
     assert own.run.asked == [True]
 
 
-@pytest.mark.parametrize(("minutes", "saved"), [(2, [120, 240]), (0, []), (0.5, [30, 60, 90, 120, 150, 180, 210, 240])])
+@pytest.mark.parametrize(
+    ("minutes", "saved"), [(2, [120, 240]), (0, []), (0.5, list(range(30, 250, 30))), (0.01, list(range(10, 250, 10)))]
+)
 def test_a_state_is_saved_as_often_as_asked(tmp_path, monkeypatch, minutes, saved):
     now = [0]
     monkeypatch.setattr(keeper, "time", SimpleNamespace(monotonic=lambda: now[0]))

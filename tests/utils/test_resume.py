@@ -109,6 +109,9 @@ def test_a_run_that_was_in_another_folder_brings_log_and_best_and_spares_what_is
     }  # fmt: skip
     assert {file.read_text() for file in (tmp_path / "here.1").iterdir()} == {"another's"}
     (source / "trainlog.csv").unlink()
+    (tmp_path / "empty").mkdir()
+    enter_folder(tmp_path / "empty", Saved(source / LAST, {}))
+    assert [file.name for file in (tmp_path / "empty").iterdir()] == ["model_best.pth"]
     enter_folder(tmp_path / "deep" / "new", Saved(source / LAST, {}))
     assert [file.name for file in (tmp_path / "deep" / "new").iterdir()] == ["model_best.pth"]
 
