@@ -159,6 +159,7 @@ def train(
                     log_step(run, figures, bar, log)
                 if is_log_step or world.size == 1:  # it is a collective
                     keeper.after_step()
+            watch.finish()
             means = run.means()
             speed = bar.close()
             held_out = evaluate(run, data)

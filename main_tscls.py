@@ -189,7 +189,7 @@ def train(args: Namespace, run: Run, place: Place, world: World, requests: Reque
     flags |= {"saved": saved, "requests": requests, "save_minutes": args.save_minutes, "print_freq": args.print_freq}
     precision = Precision(args.amp, world.device, args.clip_grad)
     log = fit(classifier, run.splits, recipe, place.folder, open_log, precision, world, identity=run.identity, **flags)
-    return log, time.monotonic() - start + (saved.content["training"]["seconds"] if saved else 0)
+    return log, time.monotonic() - start + (saved.content["training"].get("seconds", 0) if saved else 0)
 
 
 def run_one(args: Namespace, run: Run, world: World, requests: Requests) -> Path:

@@ -89,4 +89,3 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_never_killed(server, da
         assert all((folder / "finished").is_file() for folder in folders)
         assert not list((tmp_path / name / "runs").glob(".*.lock"))
     assert left_locked
-    print(scene, dict(deaths), left_locked)
