@@ -13,6 +13,7 @@ sources bring all to the old scale, so neither dates nor file names tell; what c
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -120,13 +121,20 @@ def _asset_scale(item: Item, path: str) -> tuple[float, float] | None:
     name = Path(path).name
     for key, asset in item.assets.items():
         if Path(str(asset.get("href", "")).split("?")[0]).name == name or key == Path(path).stem:
-            bands = asset.get("raster:bands") or asset.get("bands") or [{}]
-            entry = {**asset, **bands[0]}
-            scale = entry.get("scale", entry.get("raster:scale"))
-            offset = entry.get("offset", entry.get("raster:offset"))
-            if scale is None and offset is None:
-                return None
-            scale, offset = float(DN_SCALE if scale is None else scale), float(offset or 0)
+            try:
+                bands = asset.get("raster:bands") or asset.get("bands") or [{}]
+                entry = {**asset, **bands[0]}
+                scale = entry.get("scale", entry.get("raster:scale"))
+                offset = entry.get("offset", entry.get("raster:offset"))
+                if scale is None and offset is None:
+                    return None
+                scale, offset = float(DN_SCALE if scale is None else scale), float(offset or 0)
+                if not (math.isfinite(scale) and math.isfinite(offset) and scale > 0):
+                    raise ValueError
+            except (TypeError, ValueError, KeyError, IndexError, OverflowError):
+                raise DataError(
+                    f"{item.path}: scale and offset of {key} are no numbers; get it again, or give --offset"
+                ) from None
             return (_round(scale / DN_SCALE), _round(offset / DN_SCALE)) if (scale, offset) != (1, 0) else None
     return None
 
@@ -148,10 +156,14 @@ def _items_in(folder: Path) -> tuple[Item, ...]:
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError):
-            continue
+        except (OSError, ValueError, RecursionError) as error:  # without its item an image may be 1000 DN off
+            raise DataError(f"{path}: cannot be read as JSON ({error}); get it again, or move it away") from None
         if isinstance(content, dict) and content.get("type") == "Feature" and "properties" in content:
-            items.append(Item(path, content["properties"] or {}, content.get("assets") or {}))
+            properties, assets = content["properties"] or {}, content.get("assets") or {}
+            objects = [properties, assets, *(assets.values() if isinstance(assets, dict) else ())]
+            if not all(isinstance(part, dict) for part in objects):
+                raise DataError(f"{path}: is no STAC item: properties or assets are no objects; get it again")
+            items.append(Item(path, properties, assets))
     return tuple(items)
 
 

@@ -353,3 +353,19 @@ def test_kml_has_no_entities(tmp_path, declared):
 def test_geojson_is_known_after_blanks_and_a_mark(tmp_path):
     (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf \n" + json.dumps({"type": "FeatureCollection"}).encode())
     assert format_of(tmp_path / "a.json", "polygons") == "GeoJSON"
+
+
+@needs_vectors
+def test_coordinates_are_finite(tmp_path):
+    ring = [[0, 0], [1, 0], ["x", 1], [0, 0]]
+    for bad in ("1e999", "-1e999"):
+        features = [
+            {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
+            for ring in ([[0, 0], [1, 0], [1, 1], [0, 0]], ring)
+        ]
+        text = json.dumps({"type": "FeatureCollection", "features": features}).replace('"x"', bad)
+        (tmp_path / "a.geojson").write_text(text)
+        with pytest.raises(
+            DataError, match="a.geojson: feature 1 has the coordinates -?inf, 1; expected finite numbers"
+        ):
+            read_frame(tmp_path / "a.geojson", "polygons")
