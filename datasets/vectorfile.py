@@ -93,6 +93,8 @@ def _check_tables(path: Path) -> None:
     except (sqlite3.Error, UnicodeError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as GeoPackage ({' '.join(str(error).split())})") from None
     for kind, name, sql in entries:
+        if not isinstance(sql, str):
+            raise DataError(f"{path}: cannot be read as GeoPackage (its schema is damaged)")
         virtual = re.match(r"\s*CREATE\s+VIRTUAL\s+TABLE", sql, re.IGNORECASE)
         if kind == "view" or virtual and not re.search(r"\bUSING\s+rtree\b", sql, re.IGNORECASE):
             raise DataError(f"{path}: has the {'virtual table' if virtual else 'view'} {name}; expected plain tables")

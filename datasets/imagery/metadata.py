@@ -13,7 +13,6 @@ sources bring all to the old scale, so neither dates nor file names tell; what c
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -26,6 +25,7 @@ from datasets.imagery.dates import find_date
 from datasets.imagery.raster import Header
 
 SHIFT = -1000.0  # DN, BOA_ADD_OFFSET of all bands since baseline 04.00
+LARGEST = 10_000  # scale or offset of an asset that is believed
 FIRST_SHIFTED = (4, 0)
 APPLIED = "earthsearch:boa_offset_applied"
 
@@ -129,11 +129,11 @@ def _asset_scale(item: Item, path: str) -> tuple[float, float] | None:
                 if scale is None and offset is None:
                     return None
                 scale, offset = float(DN_SCALE if scale is None else scale), float(offset or 0)
-                if not (math.isfinite(scale) and math.isfinite(offset) and scale > 0):
+                if not (0 < scale <= LARGEST and abs(offset) <= LARGEST):  # False for NaN as well
                     raise ValueError
             except (TypeError, ValueError, KeyError, IndexError, OverflowError):
                 raise DataError(
-                    f"{item.path}: scale and offset of {key} are no numbers; get it again, or give --offset"
+                    f"{item.path}: scale and offset of {key} are no numbers that can be; get it again, or give --offset"
                 ) from None
             return (_round(scale / DN_SCALE), _round(offset / DN_SCALE)) if (scale, offset) != (1, 0) else None
     return None

@@ -356,16 +356,10 @@ def test_geojson_is_known_after_blanks_and_a_mark(tmp_path):
 
 
 @needs_vectors
-def test_coordinates_are_finite(tmp_path):
-    ring = [[0, 0], [1, 0], ["x", 1], [0, 0]]
-    for bad in ("1e999", "-1e999"):
-        features = [
-            {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
-            for ring in ([[0, 0], [1, 0], [1, 1], [0, 0]], ring)
-        ]
-        text = json.dumps({"type": "FeatureCollection", "features": features}).replace('"x"', bad)
-        (tmp_path / "a.geojson").write_text(text)
-        with pytest.raises(
-            DataError, match="a.geojson: feature 1 has the coordinates -?inf, 1; expected finite numbers"
-        ):
-            read_frame(tmp_path / "a.geojson", "polygons")
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_coordinates_are_finite(tmp_path, bad):
+    geopandas, shapely = pytest.importorskip("geopandas"), pytest.importorskip("shapely")
+    shapes = [shapely.box(0, 0, 1, 1), shapely.Polygon([(0, 0), (1, 0), (bad, 1)])]
+    geopandas.GeoDataFrame({"crop": [1, 2]}, geometry=shapes, crs=32614).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=f"a.parquet: feature 1 has the coordinates {bad}, 1; expected finite numbers"):
+        read_frame(tmp_path / "a.parquet", "polygons")
