@@ -74,6 +74,10 @@ def _decide(header, band, tags, item, product, baseline, named_by) -> tuple[floa
             return *stated, "scale and offset of the asset in the STAC item"
     scale, offset = header.scales[band], header.offsets[band]
     if (scale, offset) != (1, 0):
+        if not (0 < scale <= LARGEST and abs(offset) <= LARGEST):
+            raise DataError(
+                f"{header.path}: scale {scale} and offset {offset} cannot be; get it again, or give --offset"
+            )
         return _round(scale / DN_SCALE), _round(offset / DN_SCALE), "scale and offset in the file"
     if baseline:
         shifted = _version(baseline) >= FIRST_SHIFTED
@@ -107,7 +111,9 @@ def _version(baseline: str) -> tuple[int, int]:
 
 def _number(text: str, where: str, what: str) -> float:
     try:
-        return float(text)
+        if abs(value := float(text)) <= LARGEST:  # False for NaN
+            return value
+        raise ValueError
     except ValueError:
         raise DataError(f"{where}: {what} is {text!r}; expected a number such as -1000") from None
 

@@ -148,6 +148,15 @@ def test_other_json_is_left_alone(tmp_path):
     assert metadata._items_in(tmp_path) == ()
 
 
+def test_numbers_of_a_file_are_bounded(tmp_path):
+    for number in ("nan", "inf", "1e9"):
+        with pytest.raises(DataError, match=f"BOA_ADD_OFFSET is '{number}'; expected a number such as -1000"):
+            decided(tmp_path, tags={"BOA_ADD_OFFSET": number})
+    for scales, offsets in (((1e9, 1e9), (0, 0)), ((0.5, 0.5), (1e9, 1e9)), ((-1.0, -1.0), (0, 0))):
+        with pytest.raises(DataError, match="2019-05-03.tif: scale .* and offset .* cannot be; get it again"):
+            decided(tmp_path, scales=scales, offsets=offsets)
+
+
 @pytest.mark.parametrize(
     "entry", [{"scale": "x"}, {"scale": 0}, {"scale": -1}, {"offset": [1]}, {"scale": float("nan")}, {"offset": 1e999}]
 )
