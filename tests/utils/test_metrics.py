@@ -19,9 +19,7 @@ def test_metrics_are_the_published_ones():
 
 def test_values_are_those_computed_by_hand():
     metrics = classification_metrics([0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 1, 1], num_classes=4)
-    np.testing.assert_array_equal(
-        metrics["confusion_matrix"], [[2, 1, 0, 0], [0, 2, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
-    )
+    np.testing.assert_array_equal(metrics["confusion_matrix"], [[2, 1, 0, 0], [0, 2, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]])
     np.testing.assert_allclose(metrics["class_f1"], [0.8, 2 / 3, 0, 0])
     assert metrics["oa"] == pytest.approx(4 / 6)
     assert metrics["kappa"] == pytest.approx((4 / 6 - 14 / 36) / (1 - 14 / 36))  # chance: (3*2 + 2*4) / 6²
