@@ -19,36 +19,32 @@ from moco.loader import add_view_options, augmentation_of, two_views
 from models import NETWORKS, build_model, canonical_name, model_class
 from pretraining import PRETEXTS, add_arguments, needs_labels
 from pretraining.data import HeldOutViews, PretrainingData, open_pool
-from pretraining.progress import EpochBar
-from pretraining.resume import ADVICE, UNTRAINED, describe, load, load_weights
+from pretraining.progress import EpochBar, end_epoch, log_step
+from pretraining.resume import ADVICE, UNTRAINED, describe, identity, load, load_weights
 from pretraining.step import TrainingStep, compile_step, is_compiling_wanted
 from tscls.probe import EpochProbe
 from utils import options
 from utils.checkpoint import load_checkpoint
 from utils.errors import Parser, UsageError, exit_cleanly
+from utils.options import AUTO
 from utils.precision import Precision
+from utils.results.folders import Place, State, claim, recorded
 from utils.results.keeper import Keeper
 from utils.results.logs import RunLog
-from utils.results.losses import LossWatch, bad_batch, check_finite
+from utils.results.losses import LossWatch, bad_batch
 from utils.results.naming import DOY_NOTICE, pretraining_name
-from utils.results.resume import AUTO, Saved, arguments, enter_folder, find_saved, hint, how_to_continue
+from utils.results.resume import Saved, find_saved, hint, how_to_continue
 from utils.results.state import RunState
 from utils.runtime import distributed, watchdog
 from utils.runtime.distributed import World
 from utils.runtime.seeding import RandomStreams, seed_everything
 from utils.runtime.signals import Requests
-from utils.schedule import Schedule, applied_rate
+from utils.schedule import Schedule
 
 DATAPATH = "data/US-sim"
 
 PATIENCE = 10  # epochs without a better held-out loss
 FEW_STEPS = 10  # of an epoch; with fewer the user is told
-
-# Options that do not decide what a run computes. For the data, their fingerprint is compared instead.
-NOT_IDENTITY = frozenset(
-    "datapath year num useall nclasses workers epochs start_epoch print_freq device logdir suffix amp compile"
-    " resume save_minutes evaluate patience probe probe_every probe_num skip_bad".split()
-)
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -75,6 +71,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_arguments(parser)
     EpochProbe.add_arguments(parser)
     args = parser.parse_args(argv)
+    options.check_place(args, is_test=args.evaluate)
     args.model = canonical_name(args.model)
     if args.model not in NETWORKS:
         known = ", ".join(NETWORKS)
@@ -94,16 +91,6 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def identity(args: argparse.Namespace, series: SeriesSet) -> dict:
-    """What decides what a run computes, by option: a checkpoint with other values is not resumed."""
-    kept = {name: value for name, value in vars(args).items() if name not in NOT_IDENTITY}
-    if args.amp:  # else the device decides
-        kept["amp"] = args.amp
-    if args.cos:  # the schedule stretches over all epochs
-        kept["epochs"] = args.epochs
-    return kept | {"data": f"of {len(series)} series, {series.fingerprint(with_labels=needs_labels(args.pretext))}"}
-
-
 def build_run(args: argparse.Namespace, series: SeriesSet, steps_per_epoch: int, world: World) -> RunState:
     """A run at its beginning: encoder, pretext, optimizer."""
     seed_everything(args.seed)
@@ -118,12 +105,13 @@ def build_run(args: argparse.Namespace, series: SeriesSet, steps_per_epoch: int,
     augmentation = augmentation_of(vars(args))
     views = partial(two_views, size=args.sequencelength, method=length_method, augmentation=augmentation)
     pretext = PRETEXTS[args.pretext](encoder, views, vars(args)).to(world.device)
+    fingerprint = series.fingerprint(with_labels=needs_labels(args.pretext))
     return RunState(
         pretext,
         build_optimizer(args, pretext),
         Precision(args.amp, world.device, args.clip_grad),
         world,
-        identity=identity(args, series),
+        identity=identity(vars(args), f"of {len(series)} series, {fingerprint}"),
         describe=partial(describe, pretext, length_method),
         steps_per_epoch=steps_per_epoch,
         start_epoch=args.start_epoch,
@@ -171,7 +159,8 @@ def train(
                     log_step(run, figures, bar, log)
                 if is_log_step or world.size == 1:  # it is a collective
                     keeper.after_step()
-            means = epoch_means(run)
+            watch.finish()
+            means = run.means()
             speed = bar.close()
             held_out = evaluate(run, data)
             probed = probe(run.module.encoder_q, run.epoch) if log else {}
@@ -185,39 +174,6 @@ def evaluate(run: RunState, data: PretrainingData) -> dict[str, float]:
     run.module.eval()
     run.world.average_statistics(run.module)
     return run.module.evaluate(HeldOutViews(run.module.views, data), run.precision, run.world)
-
-
-def epoch_means(run: RunState) -> dict[str, float]:
-    """Means of the epoch's losses and figures over steps and ranks."""
-    world = run.world
-    return {
-        name: world.all_reduce_sum_(total.clone()).item() / world.size / run.step for name, total in run.sums.items()
-    }
-
-
-def end_epoch(run: RunState, means: dict, more: dict, held_out: dict, log: RunLog | None) -> bool:
-    """Log an epoch; returns whether it is the best so far.
-
-    ``means`` and ``held_out`` have loss and figures by name; ``more`` are further columns, the speed among them.
-    """
-    check_finite(held_out["loss"], "the held-out loss", run.epoch)
-    row = {"epoch": run.epoch, "lr": applied_rate(run.optimizer)}
-    row |= {f"train_{name}": value for name, value in means.items()} | more
-    row |= {f"valid_{name}": value for name, value in held_out.items()}
-    is_best = run.end_epoch(held_out["loss"])
-    if log:
-        log.epoch(row)
-        told = ", ".join(f"{name} {means[name]:.4f} (held out {value:.4f})" for name, value in held_out.items())
-        print(f"epoch {run.epoch}: {told}, {more['series_per_s']:,.0f} series/s", flush=True)
-    return is_best
-
-
-def log_step(run: RunState, figures: dict[str, torch.Tensor], bar: EpochBar, log: RunLog | None) -> None:
-    """Show the step's loss on the progress bar and in TensorBoard."""
-    values = {name: value.item() for name, value in figures.items()}
-    bar.show(f"loss {values['loss']:.3f}, {bar.rate:,.0f} series/s")
-    if log:
-        log.scalars("step", values | {"series_per_s": bar.rate}, run.steps_done)
 
 
 @exit_cleanly
@@ -248,62 +204,83 @@ def pretrain(args: argparse.Namespace, world: World, requests: Requests) -> None
     streams = RandomStreams(args.seed, world.device, world.rank)
     data = PretrainingData(series, args.batchsize, streams, world, args.workers, has_labels=has_labels)
     run = build_run(args, series, data.steps_per_epoch, world)
-    folder = Path(args.logdir) / run_name(args, run.module)
-    saved, note = find_saved(args.resume, folder, ADVICE)
     if world.is_main:
         tell(args, series, data)
-
     if args.evaluate:
-        path = saved.path if saved else folder / "model_best.pth"
-        load_weights(run, saved or Saved(path, load_checkpoint(path, UNTRAINED)))
-        scores = evaluate(run, data)
-        if world.is_main:
-            told = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-            print(f"{path}: held-out {told} on {len(data.held_out_positions):,} series")
-        return world.finish()
+        return evaluate_saved(args, run, data)
 
-    if saved:
-        load(run, saved)
+    ends = {"epochs": args.epochs, "patience": args.patience}  # which a run that is resumed may raise
+    wanted = run.identity if args.resume else run.identity | ends
+    place_options = {"suffix": args.suffix, "overwrite": args.overwrite, "resume": args.resume}
+    with claim(partial(run_folder, args, run.module), wanted, world, **place_options) as place:
+        saved, note = find_saved(args.resume, place.folder, ADVICE)
+        if saved:
+            load(run, saved)
+        if (told := already_done(args, run, place, saved)) is not None:
+            if world.is_main:
+                print(told)
+            return world.finish()
         if world.is_main and note:
             print(note, flush=True)
-        if run.is_finished(args.epochs, args.patience):
-            if world.is_main:
-                flag = f"-e {args.epochs}" if run.epoch >= args.epochs else f"--patience {args.patience}"
-                print(f"{saved.path}: nothing to train, {run.epoch} epochs are done ({flag}); to continue, raise it")
-            return world.finish()
-    step = TrainingStep(run.module, run.optimizer, run.precision)
-    if is_compiling_wanted(args.compile, world):
-        compile_step(step, data.example(), world, is_required=args.compile)
-    with world.main_first():
-        log = open_log(args, folder, saved, run.epoch) if world.is_main else None
-    watchdog.set_hint(partial(hint, folder, saved.path if saved else None))
-    watch = LossWatch(partial(bad_batch, data.series_of, data.steps_per_epoch, folder))
-    keeper = Keeper(run, log.folder if log else None, requests, world, args.save_minutes, before=watch.finish)
-    train(args, run, step, data, streams, log, probe, watch, keeper)
-    if log:
-        log.close()
-        print(f"best held-out loss {run.best:.4f}: {folder / 'model_best.pth'}")
+        step = TrainingStep(run.module, run.optimizer, run.precision)
+        if is_compiling_wanted(args.compile, world):
+            compile_step(step, data.example(), world, is_required=args.compile)
+        with world.main_first():
+            kept = recorded(vars(args)) | {"identity": run.identity | ends}
+            log = open_log(place, saved, kept, run.epoch) if world.is_main else None
+        watchdog.set_hint(partial(hint, place.folder, saved.path if saved else None))
+        watch = LossWatch(partial(bad_batch, data.series_of, data.steps_per_epoch, place.folder))
+        keeper = Keeper(run, log and log.folder, requests, world, args.save_minutes, before=watch.finish)
+        train(args, run, step, data, streams, log, probe, watch, keeper)
+        if log:
+            log.close()
+            place.finish()
+            print(f"best held-out loss {run.best:.4f}: {place.folder / 'model_best.pth'}")
     world.finish()
 
 
-def run_name(args: argparse.Namespace, pretext: nn.Module) -> str:
-    return pretraining_name(
+def evaluate_saved(args: argparse.Namespace, run: RunState, data: PretrainingData) -> None:
+    """Print the held-out loss of --resume, or of the run's best."""
+    folder = run_folder(args, run.module, args.suffix)
+    saved, _ = find_saved(args.resume, folder, ADVICE)
+    path = saved.path if saved else folder / "model_best.pth"
+    load_weights(run, saved or Saved(path, load_checkpoint(path, UNTRAINED)))
+    scores = evaluate(run, data)
+    if run.world.is_main:
+        told = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        print(f"{path}: held-out {told} on {len(data.held_out_positions):,} series")
+    run.world.finish()
+
+
+def already_done(args: argparse.Namespace, run: RunState, place: Place, saved: Saved | None) -> str | None:
+    """Why there is nothing to train, or None."""
+    if place.state is State.FINISHED and (saved is None or args.resume != AUTO):
+        return f"{place.folder}: this run is there and finished; --overwrite repeats it"
+    if saved is None or not run.is_finished(args.epochs, args.patience):
+        return None
+    if run.world.is_main and place.state is State.UNFINISHED:  # it was killed when nothing but the mark was missing
+        place.finish()
+    flag = f"-e {args.epochs}" if run.epoch >= args.epochs else f"--patience {args.patience}"
+    return f"{saved.path}: nothing to train, {run.epoch} epochs are done ({flag}); to continue, raise it"
+
+
+def run_folder(args: argparse.Namespace, pretext: nn.Module, suffix: str | None) -> Path:
+    """The folder of the run, by the published naming."""
+    return Path(args.logdir) / pretraining_name(
         pretext.run_name + pretext.encoder_q.run_name,
         num=None if args.useall else args.num,
         seed=args.seed,
         rc=args.rc,
         year=args.year,
         use_doy=args.use_doy,
-        suffix=args.suffix,
+        suffix=suffix,
     )
 
 
-def open_log(args: argparse.Namespace, folder: Path, saved: Saved | None, epoch: int) -> RunLog:
-    """The log of the run; --resume auto replaces that of one that was killed before it saved a state."""
-    enter_folder(folder, saved)
-    return RunLog(
-        folder, arguments(vars(args)), resume_epoch=epoch if saved else None, again=args.resume == AUTO
-    )  # fmt: skip
+def open_log(place: Place, saved: Saved | None, kept: dict, epoch: int) -> RunLog:
+    """The log of the run in its folder, from an epoch on if it is resumed."""
+    place.enter(saved)
+    return RunLog(place.folder, kept, resume_epoch=epoch if saved else None)
 
 
 def tell(args: argparse.Namespace, series: SeriesSet, data: PretrainingData) -> None:

@@ -8,28 +8,35 @@ from __future__ import annotations
 import logging
 import time
 from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from datasets.catalog import Selection, Splits, open_classmap, open_eval, open_labelled
+from datasets.classmap import ClassMap
 from datasets.duplicates import leaks
 from datasets.simulate import ensure_default
-from models import ESTIMATORS, INITS, NETWORKS, build_model, canonical_name, model_class
+from datasets.store import SeriesSet
+from models import ESTIMATORS, INITS, NETWORKS, canonical_name, model_class
 from tscls.classifier import fresh_classifier, load_classifier
 from tscls.evaluation import check_classes, evaluate
-from tscls.inputs import length_method
-from tscls.pretrained import notes, start_from
+from tscls.notices import idle_flags, series_used
+from tscls.pretrained import length_methods, notes, start_from
 from tscls.recipe import FEW_LABELS, RECIPES, Recipe, choose_recipe
 from tscls.resume import ADVICE, check_state, finished_tests, identity, state_for
 from tscls.training import check_batch, fit, fit_estimator
 from utils import options
 from utils.errors import Parser, UsageError, exit_cleanly
 from utils.metrics import SCORES, readable
+from utils.options import AUTO
 from utils.precision import Precision
 from utils.report import write_comparison
+from utils.results.folders import Place, State, claim, locked, recorded
 from utils.results.logs import RunLog
-from utils.results.naming import DOY_NOTICE, training_name
-from utils.results.resume import AUTO, arguments, enter_folder, find_saved, hint, how_to_continue
+from utils.results.naming import training_name
+from utils.results.resume import find_saved, hint, how_to_continue
 from utils.runtime import distributed, watchdog
 from utils.runtime.distributed import World
 from utils.runtime.seeding import seed_everything
@@ -69,6 +76,7 @@ def get_args(argv: list[str] | None = None) -> Namespace:
         raise UsageError("-b 1: batch normalisation needs at least 2 series in a batch")
     if args.freeze and not args.pretrained:
         raise UsageError("--freeze trains the decoder alone and needs a trunk: give one with --pretrained")
+    options.check_place(args, is_test=args.eval)
     if args.eval and args.resume:
         raise UsageError("--eval trains nothing and --resume continues training; give one of them")
     if args.rc and args.pad:
@@ -78,25 +86,13 @@ def get_args(argv: list[str] | None = None) -> Namespace:
     return args
 
 
-def length_methods(args: Namespace) -> dict[str, str]:
-    """How series reach length S, by model; UsageError where one cannot be built, or start from --pretrained."""
-    methods, flags = {}, {"rc": args.rc, "pad": args.pad, "interp": args.interp}
-    for name in args.models:
-        pretrained = None
-        if name in NETWORKS:
-            network = build_model(name, sequencelength=args.sequencelength, use_doy=args.use_doy)
-            pretrained = start_from(network, args.pretrained).length_method if args.pretrained else None
-        methods[name] = length_method(model_class(name).interpolates, pretrained=pretrained, **flags)
-    return methods
-
-
-def folder_of(args: Namespace, name: str, method: str, seed: int) -> Path:
+def folder_of(args: Namespace, name: str, method: str, seed: int, suffix: str | None) -> Path:
     """The run folder of one model and seed."""
     model = model_class(name)
     run_name = name.upper() if name in ESTIMATORS else model.run_name
-    shown = {key: getattr(args, key) for key in ("year", "pretrained", "regions", "leave_out", "freeze", "suffix")}
+    shown = {key: getattr(args, key) for key in ("year", "pretrained", "regions", "leave_out", "freeze")}
     shown |= {"num": None if args.useall else args.num, "use_doy": args.use_doy and model.uses_doy_flag}
-    return Path(args.logdir) / training_name(run_name, seed=seed, length_method=method, **shown)
+    return Path(args.logdir) / training_name(run_name, seed=seed, length_method=method, suffix=suffix, **shown)
 
 
 def check(args: Namespace, methods: dict[str, str], world: World) -> None:
@@ -108,38 +104,45 @@ def check(args: Namespace, methods: dict[str, str], world: World) -> None:
         check_state(args.resume, args.models, args.seeds)
     for seed in args.seeds if args.eval else ():
         for name, method in methods.items():
-            load_classifier(folder_of(args, name, method, seed), "cpu", advice=UNTRAINED)
+            load_classifier(folder_of(args, name, method, seed, args.suffix), "cpu", advice=UNTRAINED)
 
 
-def notices(args: Namespace, methods: dict[str, str]) -> None:
-    """Say which of the flags do nothing for which of the models, and what was decided without one."""
-    if len(set(args.seeds)) < len(args.seeds):
-        print("--seeds: one is given more than once; it is run once")
-    for name, method in methods.items():
-        model = model_class(name)
-        if args.use_doy and not model.uses_doy_flag:
-            print(f"{name}: --use-doy changes nothing ({DOY_NOTICE})")
-        if args.interp and not model.interpolates:
-            print(f"{name}: --interp is not for it; its series are brought to length by {method}")
-        elif args.pretrained and method != "pad" and not (args.rc or args.interp):
-            print(f"{name}: series reach length S by {method}, as in {args.pretrained} (--pad: by padding)")
+class Run(NamedTuple):
+    """A run that the command line asks for: of one model and seed, on these series.
+
+    ``identity`` is what decides what it computes, ``sets`` are the series to test on by year, ``name_of(suffix)`` is
+    its folder, and ``place`` says what it may do there: the options of ``claim``.
+    """
+
+    identity: dict
+    recipe: Recipe
+    classmap: ClassMap
+    splits: Splits
+    sets: dict[int, SeriesSet]
+    name_of: Callable[[str | None], Path]
+    place: dict
 
 
-def announce(args: Namespace, seed: int, splits: Splits, num_classes: int) -> None:
-    """Say which series a seed trains and tests on, and whether they are few."""
-    sizes = ", ".join(f"{name} {len(part):,}" for name, part in splits._asdict().items())
-    sites = f"; {', '.join(args.regions)} only" if args.regions else ""
-    sites += f"; {args.leave_out} is left out of training and tested on alone" if args.leave_out else ""
-    print(f"seed {seed}: {sizes} series of {args.year} from {args.datapath}{sites}")
-    labels = len(splits.train) + len(splits.valid)
-    if labels < num_classes:
-        print(f"warning: {labels} labelled series for {num_classes} classes, some of which have none; give a larger -n")
-
-
-def recipe_of(args: Namespace, splits: Splits) -> Recipe:
-    """How the models are trained on these labels."""
-    labels, given = len(splits.train) + len(splits.valid), {key: getattr(args, key) for key in LEFT_TO_RECIPE}
-    return choose_recipe(args.recipe, labels, milestones=tuple(args.schedule), draws=args.draws, **given)
+def runs_of(args: Namespace, methods: dict[str, str], classmap: ClassMap, world: World) -> Iterator[Run]:
+    """The runs asked for, seed by seed."""
+    for seed in dict.fromkeys(args.seeds):
+        with world.main_first():
+            sites = {"regions": args.regions, "leave_out": args.leave_out}
+            selection = Selection(args.num, args.nclasses, seed, args.useall, skip_bad=args.skip_bad, **sites)
+            splits = open_labelled(args.datapath, args.year, selection)
+            others = {year: open_eval(args.datapath, year, selection) for year in args.years if year != args.year}
+        if world.is_main:
+            where = {"year": args.year, "datapath": args.datapath, **sites}
+            print(*series_used(splits, seed, classmap.num_classes, **where), sep="\n")
+            for leak in leaks(splits._asdict(), args.year, others):
+                print(f"warning: {leak}")
+        labels, given = len(splits.train) + len(splits.valid), {key: getattr(args, key) for key in LEFT_TO_RECIPE}
+        recipe = choose_recipe(args.recipe, labels, milestones=tuple(args.schedule), draws=args.draws, **given)
+        sets = {year: others.get(year, splits.eval) for year in args.years}
+        for name, method in methods.items():
+            place = {"suffix": args.suffix, "overwrite": args.overwrite, "resume": state_for(args.resume, name, seed)}
+            same = identity_of(args, name, method, seed, recipe, splits)
+            yield Run(same, recipe, classmap, splits, sets, partial(folder_of, args, name, method, seed), place)
 
 
 def identity_of(args: Namespace, name: str, method: str, seed: int, recipe: Recipe, splits: Splits) -> dict:
@@ -153,71 +156,77 @@ def identity_of(args: Namespace, name: str, method: str, seed: int, recipe: Reci
     return identity(recipe, parts, args.pretrained, model=name, seed=seed, length_method=method, **kept)
 
 
-def train(
-    args: Namespace, same: dict, recipe: Recipe, data: tuple, folder: Path, world: World, requests: Requests
-) -> tuple[RunLog | None, float]:
-    """Train the model of identity ``same`` and save it in its run folder, or resume that.
+def train(args: Namespace, run: Run, place: Place, world: World, requests: Requests) -> tuple[RunLog | None, float]:
+    """Train the model of a run and save it in its folder, or resume that.
 
     Returns the RunLog, or None on ranks other than 0, and the seconds that it took, in all processes together.
     """
-    (classmap, splits, _), start = data, time.monotonic()
-    name, method, seed = (same[key] for key in ("model", "length_method", "seed"))
-    settings = {"model": name, "seed": seed, "length_method": method, "recipe_used": vars(recipe), "identity": same}
-    saved, note = find_saved(state_for(args.resume, name, seed), folder, ADVICE)
-    watchdog.set_hint(partial(hint, folder, saved and saved.path))
+    start, recipe = time.monotonic(), run.recipe
+    name, seed, method = (run.identity[key] for key in ("model", "seed", "length_method"))
+    saved, note = find_saved(run.place["resume"], place.folder, ADVICE)
+    watchdog.set_hint(partial(hint, place.folder, saved and saved.path))
 
     def open_log(resume_epoch: int | None) -> RunLog | None:
         if not world.is_main:
             return None
         if note:
             print(note, flush=True)
-        enter_folder(folder, saved)
-        return RunLog(folder, arguments(vars(args)) | settings, resume_epoch=resume_epoch, again=True)
+        place.enter(saved)
+        own = {"model": name, "seed": seed, "length_method": method, "recipe_used": vars(recipe)}
+        kept = recorded(vars(args)) | own | {"identity": run.identity}
+        return RunLog(place.folder, kept, resume_epoch=resume_epoch)
 
     seed_everything(seed)
     model = {"sequencelength": args.sequencelength, "use_doy": args.use_doy, "init": recipe.init}
-    classifier = fresh_classifier(name, classmap, method, draws=recipe.draws, seed=seed, **model)
+    classifier = fresh_classifier(name, run.classmap, method, draws=recipe.draws, seed=seed, **model)
     if name in ESTIMATORS:
-        return fit_estimator(classifier, splits, recipe, open_log), time.monotonic() - start
+        return fit_estimator(classifier, run.splits, recipe, open_log), time.monotonic() - start
     if args.pretrained:
         taken = start_from(classifier.model, args.pretrained)
         if world.is_main:
             print(*notes(classifier.model, taken, args.pretrained), sep="\n")
-    flags = {"is_frozen": args.freeze, "is_compiled": bool(args.compile), "workers": args.workers, "identity": same}
+    flags = {"is_frozen": args.freeze, "is_compiled": bool(args.compile), "workers": args.workers}
     flags |= {"saved": saved, "requests": requests, "save_minutes": args.save_minutes, "print_freq": args.print_freq}
     precision = Precision(args.amp, world.device, args.clip_grad)
-    log = fit(classifier, splits, recipe, folder, open_log, precision, world, **flags)
-    return log, time.monotonic() - start + (saved.content["training"]["seconds"] if saved else 0)
+    log = fit(classifier, run.splits, recipe, place.folder, open_log, precision, world, identity=run.identity, **flags)
+    return log, time.monotonic() - start + (saved.content["training"].get("seconds", 0) if saved else 0)
 
 
-def run(args: Namespace, name: str, method: str, seed: int, data: tuple, world: World, requests: Requests) -> Path:
-    """Train one model with one seed, unless --eval, and test what its run folder then holds; returns the folder.
+def run_one(args: Namespace, run: Run, world: World, requests: Requests) -> Path:
+    """Train unless the run is finished, and test on the years that it has not been tested on; returns its folder."""
+    if args.eval:
+        folder = run.name_of(args.suffix)
+        with locked(folder) if world.is_main else nullcontext():
+            test(args, run, folder, run.sets, world)
+        return folder
+    with claim(run.name_of, run.identity, world, **run.place) as place:
+        if place.state is State.FINISHED:
+            tests = world.gather_objects(finished_tests(place.folder, run.sets) if world.is_main else None)[0]
+            if world.is_main:
+                print(f"{place.folder}: this run is there and finished; --overwrite repeats it")
+                for year, row in tests.items():
+                    scores = {key: float(value) for key, value in row.items() if key in SCORES}
+                    print(f"{place.folder.name}, {year}: {readable(scores)} (finished before)", flush=True)
+            missing = {year: series for year, series in run.sets.items() if year not in tests}
+            if missing:
+                test(args, run, place.folder, missing, world)
+            return place.folder
+        log, seconds = train(args, run, place, world, requests)
+        world.barrier()
+        test(args, run, place.folder, run.sets, world, train_seconds=seconds, log=log)
+        if world.is_main:
+            place.finish()
+    return place.folder
 
-    With --resume a run that is finished is kept, and its scores are printed.
-    """
-    classmap, splits, sets = data
-    folder, log, seconds = folder_of(args, name, method, seed), None, None
-    if not args.eval:
-        recipe = recipe_of(args, splits)
-        same = identity_of(args, name, method, seed, recipe, splits)
-        tests = world.gather_objects(finished_tests(folder, same, sets) if args.resume else None)[0]
-        if tests is None:
-            log, seconds = train(args, same, recipe, data, folder, world, requests)
-        for year, row in (tests or {}).items() if world.is_main else ():
-            scores = {key: float(value) for key, value in row.items() if key in SCORES}
-            print(f"{folder.name}, {year}: {readable(scores)} (finished before)", flush=True)
-        sets = {year: series for year, series in sets.items() if year not in (tests or {})}
-        if not sets:
-            return folder
-    world.barrier()
+
+def test(args: Namespace, run: Run, folder: Path, sets: dict[int, SeriesSet], world: World, **more) -> None:
+    """Test the classifier that a run's folder holds; ``more`` is what ``evaluate`` takes of a training."""
     classifier = load_classifier(folder, world.device)
-    check_classes(classifier, classmap, folder, args.datapath, "give the -c that it was trained with")
+    check_classes(classifier, run.classmap, folder, args.datapath, "give the -c that it was trained with")
     if args.draws is not None:
         classifier.draws = args.draws
     tested = {"train_year": args.year, "regions": args.regions or ([args.leave_out] if args.leave_out else [])}
-    precision = Precision(args.amp, world.device)
-    evaluate(classifier, sets, folder, world, precision, train_seconds=seconds, log=log, **tested)
-    return folder
+    evaluate(classifier, sets, folder, world, Precision(args.amp, world.device), **tested, **more)
 
 
 @exit_cleanly
@@ -232,26 +241,24 @@ def main(argv: list[str] | None = None) -> list[Path]:
 
 def run_all(args: Namespace, world: World, requests: Requests) -> list[Path]:
     """All models with all seeds, one after another, and their comparison."""
-    methods = length_methods(args)
+    model = {"sequencelength": args.sequencelength, "use_doy": args.use_doy}
+    methods = length_methods(args.models, args.pretrained, model, rc=args.rc, pad=args.pad, interp=args.interp)
     check(args, methods, world)
     with world.main_first():
         ensure_default(args.datapath)
         classmap = open_classmap(args.datapath, args.nclasses)
     if world.is_main:
-        notices(args, methods)
-    folders = []
-    for seed in dict.fromkeys(args.seeds):
-        with world.main_first():
-            sites = {"regions": args.regions, "leave_out": args.leave_out}
-            selection = Selection(args.num, args.nclasses, seed, args.useall, skip_bad=args.skip_bad, **sites)
-            splits = open_labelled(args.datapath, args.year, selection)
-            others = {year: open_eval(args.datapath, year, selection) for year in args.years if year != args.year}
-        sets = {year: others.get(year, splits.eval) for year in args.years}
-        if world.is_main:
-            announce(args, seed, splits, classmap.num_classes)
-            for leak in leaks(splits._asdict(), args.year, others):
-                print(f"warning: {leak}")
-        folders += [run(args, *one, seed, (classmap, splits, sets), world, requests) for one in methods.items()]
+        if len(set(args.seeds)) < len(args.seeds):
+            print("--seeds: one is given more than once; it is run once")
+        flags = {key: getattr(args, key) for key in ("use_doy", "interp", "rc", "pretrained")}
+        for line in idle_flags(methods, **flags):
+            print(line)
+    runs = list(runs_of(args, methods, classmap, world))
+    if world.is_main and not args.eval and args.suffix != AUTO:
+        for run in runs:  # before any is trained
+            with claim(run.name_of, run.identity, World(), **run.place):
+                continue
+    folders = [run_one(args, run, world, requests) for run in runs]
     if world.is_main:
         print(f"\n{write_comparison(folders, args.logdir)}")
     world.finish()

@@ -37,7 +37,8 @@ from datasets.store import SeriesSet
 from pretraining.step import is_compiling_wanted
 from utils import options
 from utils.errors import Parser, UsageError, exit_cleanly
-from utils.results.figures import new_figure
+from utils.files import make_folder, write_csv, write_text
+from utils.results.figures import new_figure, save
 from utils.runtime import distributed
 from utils.runtime.seeding import seed_everything
 
@@ -267,7 +268,7 @@ def figure(table: pd.DataFrame, shared: Point, title: str, path: Path) -> None:
     handles, labels = panels[0].get_legend_handles_labels()
     picture.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     picture.suptitle(title, fontsize=11)
-    picture.savefig(path)
+    save(picture, path)
 
 
 def three_digits(value: float) -> str:
@@ -288,9 +289,9 @@ def main(argv: list[str] | None = None) -> None:
     title, text = f"Pre-training on {machine(device)}\n{how}", markdown(table)
     print(f"{how}\n\n{text}")
     out = Path(args.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(f"{out}.csv", index=False, float_format="%.6g")
-    Path(f"{out}.md").write_text(f"{title}\n\n{text}\n", encoding="utf-8")
+    make_folder(out.parent)
+    write_csv(f"{out}.csv", table, float_format="%.6g")
+    write_text(f"{out}.md", f"{title}\n\n{text}\n")
     try:
         figure(table, Point(max(args.series), args.sequencelength, args.batchsize), title, Path(f"{out}.png"))
     except ImportError:

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from datasets.errors import DataError
 from utils.errors import Parser, exit_cleanly
+from utils.files import naming, one_at_a_time, sync
 
 BASE_URL = "https://raw.githubusercontent.com/YXu556/SITS-MoCo/1fab709"
 TIMEOUT = 30  # seconds without a byte from the server
@@ -105,7 +106,9 @@ def fetch(url: str, target: Path, expected_id: str) -> bool:
         raise DataError(
             f"{url} has git blob id {found_id}, expected {expected_id}: removed; run again, or check --base-url"
         )
+    sync(part)
     part.replace(target)
+    sync(target.parent)
     return True
 
 
@@ -118,7 +121,7 @@ def _transfer(url: str, part: Path) -> None:
         length = response.headers["Content-Length"]
         size = start + int(length) if length else None
     progress = tqdm(desc=part.stem, initial=start, total=size, unit="B", unit_scale=True, unit_divisor=1024)
-    with response, part.open("ab" if start else "wb") as file, progress:
+    with response, naming(part, part, size or 0), part.open("ab" if start else "wb") as file, progress:
         for block in _blocks(response, url):
             if progress.n + len(block) > LARGEST:
                 raise DataError(f"{url} sends more than {LARGEST:,} bytes, so it is not the published file")
@@ -170,13 +173,14 @@ def download(name: str, out: Path | None = None, base_url: str = BASE_URL) -> Pa
     out = Path(out or wanted.out)
     if out.is_file():
         raise DataError(f"{out} is a file: choose another --out")
-    folder = out if out.is_dir() else out.with_name(f"{out.name}.part")
-    for path, expected_id in wanted.blob_ids.items():
-        url = f"{base_url.rstrip('/')}/{quote(f'{wanted.source}/{path}')}"
-        fetched = fetch(url, folder / path, expected_id)
-        print(f"{out / path}: {'fetched and verified' if fetched else 'already fetched, verified'}")
-    if folder != out:
-        folder.rename(out)
+    with one_at_a_time(out):  # another process may have fetched it meanwhile
+        folder = out if out.is_dir() else out.with_name(f"{out.name}.part")
+        for path, expected_id in wanted.blob_ids.items():
+            url = f"{base_url.rstrip('/')}/{quote(f'{wanted.source}/{path}')}"
+            fetched = fetch(url, folder / path, expected_id)
+            print(f"{out / path}: {'fetched and verified' if fetched else 'already fetched, verified'}")
+        if folder != out:
+            folder.rename(out)
     print(f"use it with {wanted.option.format(out=out.as_posix())}")
     return out
 

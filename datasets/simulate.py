@@ -33,17 +33,16 @@ from tqdm import tqdm
 
 from datasets.classmap import CDL20, write_classmap
 from datasets.errors import DataError
-from datasets.location import DEFAULT, REPOSITORY, locate
+from datasets.location import DEFAULT, default_path, locate
 from datasets.optional import need
 from datasets.simulation.blocks import BLOCK, BlockPlan, SeriesBlock, simulate_block
 from datasets.simulation.landscape import ScenePlan
 from datasets.simulation.scene import run_task, tasks_of
 from datasets.simulation.sites import SITES
 from datasets.store import StoreWriter
-from utils.errors import Parser, exit_cleanly
+from utils.errors import Parser, WriteError, exit_cleanly
 from utils.files import atomic_folder, one_at_a_time
 
-DEFAULT_PATH = REPOSITORY / DEFAULT
 UNLABELLED, TRAIN, VALID, EVALUATION = 20_000, 6_000, 1_000, 3_000
 YEARS = (2019, 2020, 2021)
 SEED = 2019
@@ -128,7 +127,7 @@ def ensure_default(datapath: str | Path) -> Path:
     Of several processes that begin together one makes them and the others wait for it.
     """
     path = locate(datapath)
-    if path.resolve() != DEFAULT_PATH.resolve() or _is_filled(path):
+    if path.resolve() != default_path().resolve() or _is_filled(path):
         return path
     with one_at_a_time(path):
         if not _is_filled(path):
@@ -171,6 +170,8 @@ def _new_folder(root: Path, option: str = "--out") -> Iterator[Path]:
         if error.filename != str(root):
             raise
         raise DataError(f"{root}: another process has made it meanwhile") from None
+    except WriteError:
+        raise
     except OSError as error:
         raise DataError(f"{root}: cannot be made ({error.strerror}); choose another {option}") from None
 
@@ -252,12 +253,14 @@ def _append(writer: StoreWriter, blocks: list[tuple[BlockPlan, SeriesBlock]], la
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog="python -m datasets.simulate",
-        description="Simulate Sentinel-2 series, or images, of the six US study sites.", epilog=EPILOG,
+        description="Simulate Sentinel-2 series, or images, of the six US study sites.",
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     pools = parser.add_argument_group("series")
-    pools.add_argument("--out", type=Path, metavar="FOLDER",
-                       help=f"folder to make (default: {DEFAULT.as_posix()} beside the scripts)")
+    pools.add_argument(
+        "--out", type=Path, metavar="FOLDER", help=f"folder to make (default: {DEFAULT.as_posix()} beside the scripts)"
+    )
     pools.add_argument("--unlabelled", type=int, help=f"series, of the first year ({UNLABELLED})")
     pools.add_argument("--train", type=int, help=f"labelled series a year ({TRAIN})")
     pools.add_argument("--valid", type=int, help=f"labelled series a year ({VALID})")
@@ -295,7 +298,7 @@ def main(argv: list[str] | None = None) -> None:
         _refuse(scene, "for a scene only; add --scene FOLDER or leave out")
         if "years" in pools:
             pools["years"] = tuple(pools["years"])
-        simulate(pools.pop("out", DEFAULT_PATH), **pools, **common)
+        simulate(pools.pop("out", default_path()), **pools, **common)
         return
     _refuse(pools, "not for a scene; leave out, or leave out --scene")
     for name in ("site", "year"):

@@ -178,7 +178,7 @@ class SeriesSet:
         return index["region"].to_numpy(dtype=object)[self.rows]
 
     def fingerprint(self, *, with_labels: bool = False) -> str:
-        """A digest of the lengths (and labels), and of the values of up to 1,000 series spread over the set."""
+        """A digest of the lengths (and all labels), and of the values of up to 1,000 series spread over the set."""
         digest = hashlib.sha256(self.lengths.tobytes())
         if with_labels:
             digest.update(self.labels.tobytes())

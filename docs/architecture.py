@@ -18,6 +18,7 @@ from datasets.bands import CLOUD_BRIGHTNESS, NIR, RED, SWIR1, SWIR2
 from datasets.classmap import CDL20
 from datasets.transforms import Series, random_choice, remove, spectral_noise, temporal_shift, vegetation_weight
 from models.layers import sinusoid_table
+from utils.files import atomic_write
 
 WIDTH, HEIGHT, DPI = 110, 57, 200  # the canvas in tenths of an inch, and its resolution
 LENGTH = 70  # observations S of a view
@@ -192,4 +193,5 @@ def draw() -> Figure:
 
 
 if __name__ == "__main__":
-    draw().savefig(Path(__file__).with_name("architecture.png"))
+    with atomic_write(Path(__file__).with_name("architecture.png")) as partial:
+        draw().savefig(partial)

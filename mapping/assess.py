@@ -34,7 +34,7 @@ from mapping.reference import (
 from mapping.report import write_report
 from mapping.tables import Result
 from utils.errors import Parser, exit_cleanly
-from utils.files import atomic_write, write_text
+from utils.files import make_folder, write_csv, write_text
 from utils.report import aligned
 from utils.results import figures
 
@@ -89,10 +89,9 @@ def _notes(source: Map, result: Result, tally: Tally) -> list[str]:
 
 def write_results(out: Path, result: Result) -> None:
     """Write classes.csv, matrix.csv and overall.json into a folder, each whole or not at all."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     for name, table in (("classes.csv", tables.class_table(result)), ("matrix.csv", tables.matrix_table(result))):
-        with atomic_write(out / name) as partial:
-            table.to_csv(partial, index=False)
+        write_csv(out / name, table)
     write_text(out / "overall.json", json.dumps(tables.overall(result), indent=2, ensure_ascii=False) + "\n")
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from datasets.errors import DataError
 from mapping.identity import difference, sha256_of
 from mapping.windows import Part
-from utils.files import PARTIAL, atomic_write, sync, write_text
+from utils.files import PARTIAL, sync, write_bytes, write_text
 
 DIGEST = hashlib.sha256().digest_size
 FORMAT = 1
@@ -95,8 +95,7 @@ class Parts:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
         data = buffer.getvalue()
-        with atomic_write(self.path(number)) as partial, partial.open("wb") as file:
-            file.write(self._digest(number, data) + data)
+        write_bytes(self.path(number), self._digest(number, data) + data)
 
     def _digest(self, number: int, data: bytes) -> bytes:
         return hashlib.sha256(self.manifest.read_bytes() + b"\n%d\n" % number + data).digest()

@@ -13,7 +13,7 @@ from datasets.errors import DataError
 from datasets.imagery.grid import EDGE, Grid
 from datasets.optional import need
 from datasets.vectorfile import read_frame
-from utils.files import PARTIAL, sync
+from utils.files import PARTIAL, naming, sync
 
 PIECE = 1 << 20  # pixels of a polygon's rectangle that are in memory at a time
 WHAT = "reading points and polygons"
@@ -124,11 +124,12 @@ def write_vector(frame, path: str | Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}{PARTIAL}", dir=path.parent) as folder:
         whole = Path(folder) / path.name
         try:
-            if driver == PARQUET:
-                frame.to_parquet(whole)
-            else:
-                options = {"SPATIAL_INDEX": "NO"} if driver == "FlatGeobuf" else {}  # with one, it changes the order
-                frame.to_file(whole, driver=driver, engine="pyogrio", **options)
+            with naming(path, whole):
+                if driver == PARQUET:
+                    frame.to_parquet(whole)
+                else:
+                    options = {"SPATIAL_INDEX": "NO"} if driver == "FlatGeobuf" else {}  # with one, the order changes
+                    frame.to_file(whole, driver=driver, engine="pyogrio", **options)
         except (ValueError, RuntimeError) as error:
             reason = " ".join(str(error).replace(str(whole), path.name).split())
             raise DataError(f"{path}: cannot be written ({reason}); such as .gpkg, .geojson and .parquet can") from None

@@ -1,10 +1,16 @@
-"""How far an epoch of pre-training has come, on a terminal, and how fast it is."""
+"""How far pre-training has come: on a terminal, and in the log of the run."""
 
 from __future__ import annotations
 
 import time
 
+import torch
 from tqdm import tqdm
+
+from utils.results.logs import RunLog
+from utils.results.losses import check_finite
+from utils.results.state import RunState
+from utils.schedule import applied_rate
 
 
 class EpochBar:
@@ -33,3 +39,28 @@ class EpochBar:
         """The time that the epoch took, and its speed."""
         self.bar.close()
         return {"seconds": time.monotonic() - self.start, "series_per_s": self.rate}
+
+
+def log_step(run: RunState, figures: dict[str, torch.Tensor], bar: EpochBar, log: RunLog | None) -> None:
+    """Show the step's loss on the progress bar and in TensorBoard."""
+    values = {name: value.item() for name, value in figures.items()}
+    bar.show(f"loss {values['loss']:.3f}, {bar.rate:,.0f} series/s")
+    if log:
+        log.scalars("step", values | {"series_per_s": bar.rate}, run.steps_done)
+
+
+def end_epoch(run: RunState, means: dict, more: dict, held_out: dict, log: RunLog | None) -> bool:
+    """Log an epoch; returns whether it is the best so far.
+
+    ``means`` and ``held_out`` have loss and figures by name; ``more`` are further columns, the speed among them.
+    """
+    check_finite(held_out["loss"], "the held-out loss", run.epoch)
+    row = {"epoch": run.epoch, "lr": applied_rate(run.optimizer)}
+    row |= {f"train_{name}": value for name, value in means.items()} | more
+    row |= {f"valid_{name}": value for name, value in held_out.items()}
+    is_best = run.end_epoch(held_out["loss"])
+    if log:
+        log.epoch(row)
+        told = ", ".join(f"{name} {means[name]:.4f} (held out {value:.4f})" for name, value in held_out.items())
+        print(f"epoch {run.epoch}: {told}, {more['series_per_s']:,.0f} series/s", flush=True)
+    return is_best

@@ -12,6 +12,25 @@ from utils.results.state import RunState
 ADVICE = "give a checkpoint of main_moco.py; a run resumes exactly from its model_last.pth"
 UNTRAINED = "pre-train this run first (leave out --evaluate), give the flags it had, or a checkpoint with --resume"
 
+# Options that do not decide what a run computes. For the data, their fingerprint is compared instead.
+NOT_IDENTITY = frozenset(
+    "datapath year num useall nclasses workers epochs start_epoch print_freq device logdir suffix overwrite amp compile"
+    " resume save_minutes evaluate patience probe probe_every probe_num skip_bad".split()
+)
+
+
+def identity(options: dict, data: str) -> dict:
+    """What decides what a run computes, by option: a checkpoint with other values is not resumed.
+
+    ``options`` are those of the command line, ``data`` is what tells the series.
+    """
+    kept = {name: value for name, value in options.items() if name not in NOT_IDENTITY}
+    if options["amp"]:  # else the device decides
+        kept["amp"] = options["amp"]
+    if options["cos"]:  # the schedule stretches over all epochs
+        kept["epochs"] = options["epochs"]
+    return kept | {"data": data}
+
 
 def describe(pretext: nn.Module, length_method: str) -> dict:
     """What fine-tuning, or using a classifier, needs to know, and which pretext it was trained by."""

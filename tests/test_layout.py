@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "mapping": {"mapping", "tscls", "datasets", "models", "utils"},
     "moco": {"moco", "datasets", "utils"},
     "models": {"models", "utils.errors"},
-    "datasets": {"datasets", "utils.errors", "utils.files", "utils.runtime.ahead"},
+    "datasets": {"datasets", "utils.errors", "utils.files", "utils.locks", "utils.runtime.ahead"},
     "utils": {"utils"},
 }
 FILES = sorted(

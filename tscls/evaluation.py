@@ -15,13 +15,13 @@ from datasets.batches import split_batches
 from datasets.classmap import ClassMap
 from datasets.store import SeriesSet
 from tscls.classifier import BATCH, Classifier
-from tscls.resume import told_series
+from tscls.resume import TESTLOG, tested_years, told_series
 from utils.errors import UsageError
-from utils.files import write_text
+from utils.files import write_array, write_text
 from utils.metrics import SCORES, readable, score
 from utils.precision import Precision
 from utils.report import write_run_report
-from utils.results.logs import RunLog, read_rows, write_rows
+from utils.results.logs import RunLog, write_rows
 from utils.runtime.distributed import World
 
 LOGGED = (*SCORES, "loss", "series", "series_per_s")  # in testlog.csv
@@ -82,8 +82,7 @@ def evaluate(
     ``train_seconds`` is what training took; None keeps what testlog.csv says, and its rows of other years. ``log`` gets
     the scores for TensorBoard, and is closed.
     """
-    path = folder / "testlog.csv"
-    known = {int(row["year"]): row for row in read_rows(path)} if train_seconds is None else {}
+    known = tested_years(folder) if train_seconds is None else {}
     if train_seconds is None:
         train_seconds = next((row["train_seconds"] for row in known.values()), "")
     rows = dict(known)
@@ -100,14 +99,14 @@ def evaluate(
             "data": told_series([series]),
         }
         tag = "" if year == train_year or len(sets) == 1 and not known else f"_{year}"
-        np.save(folder / f"test_conf_mat{tag}.npy", scores["confusion_matrix"])
-        np.save(folder / f"test_class_f1{tag}.npy", scores["class_f1"])
+        write_array(folder / f"test_conf_mat{tag}.npy", scores["confusion_matrix"])
+        write_array(folder / f"test_class_f1{tag}.npy", scores["class_f1"])
         if log:
             log.scalars(f"test_{year}", {name: scores[name] for name in SCORES}, len(log.rows))
         print(f"{folder.name}, {year}: {readable(scores)}", flush=True)
     if world.is_main:
         write_text(folder / "classes.json", json.dumps(classifier.names) + "\n")
+        write_rows(folder / TESTLOG, list(rows.values()))
         if log:
             log.close()
         write_run_report(folder)
-        write_rows(path, list(rows.values()))  # last, as it tells that the run is finished

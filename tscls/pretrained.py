@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from models import ModelError, Network, build_model
+from models import NETWORKS, ModelError, Network, build_model, model_class
 from tscls.checkpoints import check_normalisation
 from tscls.classifier import Classifier, find_checkpoint, load_classifier
+from tscls.inputs import length_method
 from utils.checkpoint import Taken, is_pretraining_state, load_checkpoint, load_pretrained
 
 ADVICE = "give a run folder of main_tscls.py or main_moco.py, or a checkpoint in one"
@@ -27,6 +29,22 @@ def start_from(network: Network, path: str | Path) -> Taken:
     return taken
 
 
+def length_methods(names: Sequence[str], path: str | Path | None, arguments: dict, **flags: bool) -> dict[str, str]:
+    """How series reach length S, by model.
+
+    ``path`` is the checkpoint to start from, ``arguments`` are those of build_model, ``flags`` those of length_method.
+
+    Raises:
+        UsageError: a model cannot be built, or cannot start from the checkpoint.
+    """
+    methods = {}
+    for name in names:
+        network = build_model(name, **arguments) if name in NETWORKS else None
+        pretrained = start_from(network, path).length_method if network is not None and path else None
+        methods[name] = length_method(model_class(name).interpolates, pretrained=pretrained, **flags)
+    return methods
+
+
 def open_encoder(path: str | Path, device: torch.device, *, name: str | None = None) -> Classifier:
     """The network of a classifier or of a pre-training, to embed series; of a pre-training its decoder is untrained.
 
@@ -37,8 +55,8 @@ def open_encoder(path: str | Path, device: torch.device, *, name: str | None = N
     """
     file = find_checkpoint(path)
     saved = load_checkpoint(file, ADVICE) if file.suffix != ".skops" else {}
-    if not saved or "classmap" in saved or not is_pretraining_state(saved["model_state"]):
-        loaded = load_classifier(file, device, model=name, advice=ADVICE)
+    if not saved or name is None and ("classmap" in saved or not is_pretraining_state(saved["model_state"])):
+        loaded = load_classifier(file, device, advice=ADVICE)
         if not loaded.is_network:
             raise ModelError(f"{loaded.name} has no features: only networks do")
         return loaded

@@ -1,4 +1,4 @@
-"""Which runs of main_tscls.py are the same, and which of them are finished."""
+"""Which runs of main_tscls.py are the same, and what a finished one has been tested on."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from datasets.store import SeriesSet
 from tscls.recipe import Recipe
 from utils.checkpoint import load_checkpoint
 from utils.errors import UsageError
+from utils.files import digest_of
+from utils.options import AUTO
 from utils.results.logs import read_rows
-from utils.results.resume import AUTO, check_same
 
+TESTLOG = "testlog.csv"
 ADVICE = "give the model_last.pth of a run folder of main_tscls.py, or auto"
 RECIPE = ("init", "batchsize", "epochs", "learning_rate", "weight_decay", "warmup_epochs", "draws")  # flags too
 
@@ -27,7 +29,7 @@ def identity(recipe: Recipe, parts: Sequence[SeriesSet], pretrained: str | None,
         options: model, seed and what else the run was given.
     """
     kept = {**options, "recipe": recipe.name, **{name: getattr(recipe, name) for name in RECIPE}}
-    kept |= {"schedule": recipe.milestones, "pretrained": pretrained and _told_file(Path(pretrained))}
+    kept |= {"schedule": recipe.milestones, "pretrained": pretrained and told_file(Path(pretrained))}
     return json.loads(json.dumps(kept | {"data": told_series(parts)}))
 
 
@@ -40,8 +42,9 @@ def told_series(parts: Sequence[SeriesSet]) -> str:
     return f"of {sum(map(len, parts))} series, {digest.hexdigest()[:16]}"
 
 
-def _told_file(path: Path) -> str:
-    return f"{path.parent.name}/{path.name} ({hashlib.sha256(path.read_bytes()).hexdigest()[:8]})"
+def told_file(path: Path) -> str:
+    """The name of a file and of its folder, and a digest of its content."""
+    return f"{path.parent.name}/{path.name} ({digest_of(path)[:8]})"
 
 
 def state_for(resume: str | None, name: str, seed: int) -> str | None:
@@ -62,26 +65,32 @@ def check_state(resume: str, models: Collection[str], seeds: Collection[int]) ->
         raise UsageError(f"{resume}: is of {of['model']} --seeds {of['seed']}, which is none of the runs asked for")
 
 
-def finished_tests(folder: Path, same: dict, sets: dict[int, SeriesSet]) -> dict[int, dict] | None:
-    """The rows of testlog.csv, by year, of a run that was trained as ``same`` says and tested on these series.
-
-    None where it was not trained and tested at all; years whose series are not those of ``sets`` are left out.
+def tested_years(folder: Path) -> dict[int, dict]:
+    """The rows of a run's testlog.csv by year.
 
     Raises:
-        UsageError: it was trained and tested, but with other options or data.
+        UsageError: a row has no year.
     """
-    rows = {row.get("year"): row for row in read_rows(folder / "testlog.csv")}
-    trained = _identity_in(folder / "args.json")
-    if not rows or trained is None:
-        return None
-    check_same(same, trained, folder / "args.json", "it")
-    tests = {year: rows.get(str(year), {}) for year in sets}
-    return {year: row for year, row in tests.items() if row.get("data") == told_series([sets[year]])}
-
-
-def _identity_in(file: Path) -> dict | None:
-    """What an args.json says of its run; None where it is missing, damaged or of an earlier version."""
+    path = folder / TESTLOG
     try:
-        return json.loads(file.read_text(encoding="utf-8"))["identity"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return {int(row["year"]): row for row in read_rows(path)}
+    except (KeyError, TypeError, ValueError):
+        raise UsageError(
+            f"{path}: a row has no number in the column 'year'; move the file away to test again"
+        ) from None
+
+
+def finished_tests(folder: Path, sets: dict[int, SeriesSet]) -> dict[int, dict]:
+    """The rows of testlog.csv, by year, of those ``sets`` that the run in a folder has been tested on.
+
+    Raises:
+        UsageError: it was tested on other series of one of these years.
+    """
+    tests = tested_years(folder)
+    tests = {year: tests[year] for year in sets if year in tests}
+    for year, row in tests.items():
+        here = told_series([sets[year]])
+        if row.get("data", here) != here:
+            told = f"was tested on other series of {year}: {here} here, {row['data']} there"
+            raise UsageError(f"{folder}: {told}; --eval replaces the test, --suffix X keeps it")
+    return tests

@@ -14,9 +14,11 @@ from pathlib import Path
 from datasets.catalog import Selection, open_classmap, open_eval
 from tscls.classifier import find_checkpoint, load_classifier
 from tscls.evaluation import check_classes, evaluate
+from tscls.resume import told_file, told_series
 from utils import options
 from utils.errors import Parser, UsageError, exit_cleanly
 from utils.precision import AMP, Precision
+from utils.results.folders import State, claim, recorded
 from utils.results.logs import RunLog
 from utils.results.runs import is_pretraining
 from utils.runtime import distributed
@@ -30,6 +32,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--years", type=int, nargs="+", default=[2019], help="years to test on")
     add("--regions", nargs="+", metavar="SITE", help="only these sites")
     add("--out", required=True, type=Path, metavar="FOLDER", help="folder for scores, tables and pictures")
+    add("--overwrite", action="store_true", help="replace what is in --out")
     add("--draws", type=options.at_least(0), metavar="K", help="mean of K random draws, 0: all observations at once")
     add("-d", "--device", default=None, help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
     add("--amp", choices=AMP, default=None, help="mixed precision (default: bf16 on a GPU that supports it, else off)")
@@ -53,16 +56,25 @@ def main(argv: list[str] | None = None) -> None:
     check_classes(classifier, classmap, args.model, args.datapath, "give data of the same class map")
     selection = Selection(nclasses=classes, regions=args.regions)
     sets = {year: open_eval(args.datapath, year, selection) for year in args.years}
-    described = {
-        "model": classifier.name,
-        "pretrained": str(find_checkpoint(args.model)),
-        "num": 0,
-        "year": args.years[0],
-    }
+    model = find_checkpoint(args.model)
+    described = {"model": classifier.name, "pretrained": str(model), "num": 0, "year": args.years[0]}
     described |= {"out": str(args.out), "seed": classifier.seed}
-    log = RunLog(args.out, vars(args) | described, again=True) if world.is_main else None
-    tested = {"train_year": args.years[0], "regions": args.regions or []}
-    evaluate(classifier, sets, args.out, world, precision, log=log, **tested)
+    same = {"model": told_file(model), "draws": classifier.draws, "years": args.years, "regions": args.regions}
+    same |= {"data": told_series(list(sets.values()))}
+    place_options = {"suffix": None, "overwrite": args.overwrite, "elsewhere": "another --out"}
+    with claim(lambda _: args.out, same, world, **place_options) as place:
+        if place.state is State.FINISHED:
+            if world.is_main:
+                print(f"{place.folder}: this test is there and finished; --overwrite repeats it")
+            return world.finish()
+        log = None
+        if world.is_main:
+            place.enter(None)
+            log = RunLog(args.out, recorded(vars(args)) | described | {"identity": same})
+        tested = {"train_year": args.years[0], "regions": args.regions or []}
+        evaluate(classifier, sets, args.out, world, precision, log=log, **tested)
+        if world.is_main:
+            place.finish()
     world.finish()
 
 

@@ -9,7 +9,7 @@ a ZIP archive.
 
 from __future__ import annotations
 
-import os
+import io
 import re
 import warnings
 import zipfile
@@ -24,23 +24,27 @@ from torch import Tensor, nn
 from utils.archive import check_archive
 from utils.digests import check_extent, digests, leaves
 from utils.errors import Parser, UsageError, exit_cleanly
-from utils.files import atomic_write, sync
+from utils.files import write_bytes
+
+LAST, PREVIOUS = "model_last.pth", "model_last.prev.pth"  # what a run resumes from, and the one before
 
 
 class CheckpointError(UsageError):
     """A checkpoint that cannot be read, or does not fit."""
 
 
-def save_checkpoint(path: str | Path, checkpoint: dict, *, previous: Path | None = None) -> None:
-    """Write beside ``path`` and rename, so that a kill leaves the old file or the new one, never half of one.
+def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
+    """Write a checkpoint with a digest of every tensor, whole or not at all.
 
-    With ``previous`` the old file gets that name, and a kill may leave no file at ``path``, but then one there.
+    What a run resumes from stays as model_last.prev.pth until the next save.
+
+    Raises:
+        WriteError: the disk is full, or the folder read-only.
     """
-    with atomic_write(path) as partial:
-        torch.save({**checkpoint, "digests": digests(checkpoint)}, partial)
-        if previous is not None and Path(path).is_file():
-            sync(partial)
-            os.replace(path, previous)
+    buffer = io.BytesIO()  # torch's own writer says nothing of a disk that is full
+    torch.save({**checkpoint, "digests": digests(checkpoint)}, buffer)
+    previous = Path(path).with_name(PREVIOUS) if Path(path).name == LAST else None
+    write_bytes(path, buffer.getbuffer(), previous=previous)
 
 
 def load_checkpoint(path: str | Path, advice: str = "give the model_best.pth of a run folder") -> dict:

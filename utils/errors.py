@@ -8,13 +8,25 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from errno import EDQUOT, ENOSPC, EROFS
 from typing import NoReturn
 
+UNWRITABLE = (ENOSPC, EDQUOT, EROFS)  # says the system of disks; other numbers can also mean reading
 CLEAR_LINE = "\r\x1b[K"  # on a terminal
 
 
 class UsageError(ValueError):
     """An input or option that cannot be used; the message is one line that says what is wrong and what to do."""
+
+
+class WriteError(OSError):
+    """A file or folder, ``filename``, that cannot be written: the disk is full, or it is read-only.
+
+    ``strerror`` is the rest of one line: why, how much space it needs, and what to do.
+    """
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,11 +65,11 @@ def _say(line: str) -> None:
     sys.stderr.write(f"{CLEAR_LINE if sys.stderr.isatty() else ''}{line}\n")
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = 2) -> int:
     """Print the error, with the rank unless it is 0, and return the exit code."""
     rank = os.environ.get("RANK", "0")
     _say(f"{'' if rank == '0' else f'[rank {rank}] '}error: {' '.join(message.split())}")
-    return 2
+    return code
 
 
 def end_at_once(message: str) -> NoReturn:
@@ -72,9 +84,9 @@ def end_at_once(message: str) -> NoReturn:
 def exit_cleanly(main):
     """Decorate a script's ``main`` so that a UsageError prints one line and exits with code 2.
 
-    The same for a file that cannot be read or written. Any other exception is a bug and keeps its traceback, unless the
-    death of a peer caused it: that is one line and exit code 1. An interrupt exits with 130 and SIGTERM with 143, as
-    shells expect.
+    The same for a file that cannot be read; for one that cannot be written, because the disk is full or read-only, the
+    exit code is 1. Any other exception is a bug and keeps its traceback, unless the death of a peer caused it: that is
+    one line and exit code 1. An interrupt exits with 130 and SIGTERM with 143, as shells expect.
     """
 
     @functools.wraps(main)
@@ -92,10 +104,12 @@ def exit_cleanly(main):
         except BrokenPipeError:  # the reader (`| head`) has exited: no output can reach it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
+        except WriteError as error:
+            sys.exit(_fail(str(error), code=1))
         except OSError as error:
             if error.filename is None:
                 raise
-            sys.exit(_fail(f"{error.filename}: {error.strerror}"))
+            sys.exit(_fail(f"{error.filename}: {error.strerror}", 1 if error.errno in UNWRITABLE else 2))
         except KeyboardInterrupt as interrupt:
             _say(str(interrupt) or "interrupted")
             sys.exit(128 + getattr(interrupt, "number", signal.SIGINT))

@@ -1,49 +1,111 @@
-"""Files and folders that appear whole or not at all, and a lock for what only one process should do."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EEXIST
+from errno import EACCES, EDQUOT, EEXIST, EFBIG, EIO, ENOSPC, EPERM, EROFS
 from glob import escape
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+import numpy as np
+import pandas as pd
+
+from utils.errors import WriteError
+from utils.locks import Held, hold
 
 PARTIAL = ".partial-"  # in the name of everything that is unfinished
+FULL = frozenset((ENOSPC, EDQUOT, EFBIG))  # the disk, a quota, or what the shell's ulimit lets a file have
+BLOCK = 1 << 20  # bytes; with less the disk is full for who writes blocks
+UNWRITABLE = FULL | {EROFS, EACCES, EPERM, EIO}
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path, *, size: int = 0) -> Iterator[Path]:
     """Yield the path of an empty temporary file beside `path`, with the same suffix, to write to.
 
     A clean exit flushes it to the disk and renames it to `path`; an exception removes it and leaves what was there. So
-    a kill or a power cut leaves the old file or the new one, never half of one. An OSError names `path`.
+    a kill or a power cut leaves the old file or the new one, never half of one. `size` is the space in bytes that the
+    file will need, if that is known.
+
+    Raises:
+        WriteError: the disk is full, or the folder read-only.
+        OSError: anything else is wrong with `path`, which it names.
     """
     path = Path(path)
     partial = path.with_name(f".{path.stem}{PARTIAL}{secrets.token_hex(4)}{path.suffix}")
     try:
-        partial.open("xb").close()
-        yield partial
-        sync(partial)
-        os.replace(partial, path)
-        sync(path.parent)
-    except OSError as error:
-        if str(error.filename) != str(partial):
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        with naming(path, partial, size):
+            partial.open("xb").close()
+            yield partial
+            sync(partial)
+            os.replace(partial, path)
+            sync(path.parent)
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
+def write_bytes(path: str | Path, content: bytes | memoryview, *, previous: str | Path | None = None) -> None:
+    """Write a file, whole or not at all. What was there stays as ``previous``, which may be there too."""
+    with atomic_write(path, size=len(content)) as partial:
+        partial.write_bytes(content)
+        if previous and Path(path).exists():
+            sync(partial)
+            _keep(Path(path), Path(previous))
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Give a file a second name too, if there is room for a copy where the file system has no second names."""
+    second = partial_of(previous)
+    with suppress(OSError):
+        try:
+            try:
+                os.link(path, second)
+            except OSError:
+                shutil.copyfile(path, second)
+            os.replace(second, previous)
+        finally:
+            second.unlink(missing_ok=True)
+
+
+def write_array(path: str | Path, array: np.ndarray) -> None:
+    """Write a .npy file, whole or not at all."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_bytes(path, buffer.getbuffer())
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 file, whole or not at all."""
-    with atomic_write(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())
+
+
+def as_json(content) -> str:
+    """JSON for people to read; what has no such form becomes text."""
+    return json.dumps(content, indent=2, default=str) + "\n"
+
+
+def write_csv(path: str | Path, table: pd.DataFrame, **options) -> None:
+    """Write a table without its index, whole or not at all; ``options`` are those of pandas' to_csv."""
+    write_text(path, table.to_csv(None, **{"index": False, "lineterminator": "\n"} | options))
+
+
+def make_folder(path: str | Path) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    Raises:
+        WriteError: the disk is full, or the folder above is read-only.
+        OSError: a file is in the way.
+    """
+    with naming(Path(path), Path(path)):
+        Path(path).mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
@@ -56,21 +118,24 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
 
     Raises:
         FileExistsError: without `overwrite`, another folder has taken the name meanwhile.
+        WriteError: the disk is full, or the folder above is read-only.
         OSError: the folder cannot be made or renamed.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     _remove_leftovers(path)
-    folder = _partial_of(path)
-    folder.mkdir()
-    with _held(_lock_of(folder)):
+    folder = partial_of(path)
+    with naming(path, folder):
+        folder.mkdir()
+    with hold(_lock_of(folder)):
         try:
-            yield folder
-            for file in folder.rglob("*"):
-                sync(file)
-            sync(folder)
-            _put_in_place(folder, path, overwrite)
-            sync(path.parent)
+            with naming(path, folder):
+                yield folder
+                for file in folder.rglob("*"):
+                    sync(file)
+                sync(folder)
+                _put_in_place(folder, path, overwrite)
+                sync(path.parent)
         finally:
             shutil.rmtree(folder, ignore_errors=True)  # already renamed after a clean exit
 
@@ -81,10 +146,73 @@ def one_at_a_time(path: str | Path) -> Iterator[None]:
 
     Check inside whether another process has done it already.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _held(path.with_name(f".{path.name}.lock")):
+    with hold(lock_beside(path)):
         yield
+
+
+@contextmanager
+def naming(path: Path, partial: Path, size: int = 0) -> Iterator[None]:
+    """Have errors of the disk name `path`, which is being written as `partial`, and say how much space that needs.
+
+    Raises:
+        WriteError: the disk is full, or the folder read-only.
+        OSError: anything else is wrong with the file.
+    """
+    try:
+        yield
+    except WriteError as error:
+        if not Path(error.filename).is_relative_to(partial):
+            raise
+        inside = path / Path(error.filename).relative_to(partial)
+        raise WriteError(error.errno, error.strerror, str(inside)) from None
+    except (OSError, RuntimeError) as error:
+        file = getattr(error, "filename", None)
+        if file is not None and not Path(file).is_relative_to(partial):
+            raise
+        code = getattr(error, "errno", None) or (ENOSPC if _is_full(partial.parent) else None)  # GDAL's have no number
+        if code in UNWRITABLE:
+            size = max(size, _size(partial), _size(path))
+            raise WriteError(code, _reason(code, path.parent, size), str(path)) from None
+        if file is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < BLOCK
+    except OSError:
+        return False
+
+
+def _reason(code: int, folder: Path, size: int) -> str:
+    told = f"cannot be written ({os.strerror(code)}); it needs {max(size, 1):,} bytes"
+    if code in FULL:
+        with suppress(OSError):
+            told += f", {shutil.disk_usage(folder).free:,} are free"
+        return f"{told}; make room there and run the same command again"
+    return f"{told} in a folder that can be written to"
+
+
+def _size(path: Path) -> int:
+    """Bytes in a file, or in all files of a folder; 0 where there is none."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def digest_of(path: str | Path) -> str:
+    """The first 16 digits of the SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def lock_beside(path: str | Path) -> Path:
+    """The lock file of something that is or will be at `path`."""
+    path = Path(path)
+    return path.with_name(f".{path.name}.lock")
 
 
 def sync(path: Path) -> None:
@@ -98,7 +226,8 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _partial_of(path: Path) -> Path:
+def partial_of(path: Path) -> Path:
+    """A name beside `path` for what is unfinished, or about to be removed."""
     return path.with_name(f"{path.name}{PARTIAL}{secrets.token_hex(4)}")
 
 
@@ -108,7 +237,7 @@ def _lock_of(folder: Path) -> Path:
 
 def _put_in_place(folder: Path, path: Path, overwrite: bool) -> None:
     """Rename a finished folder; what it replaces is moved aside first and then removed."""
-    replaced = _partial_of(path) if overwrite and path.exists() else None
+    replaced = partial_of(path) if overwrite and path.exists() else None
     if replaced is not None:
         path.rename(replaced)
     elif path.exists():  # an empty folder would be replaced without an error
@@ -128,24 +257,5 @@ def _remove_leftovers(path: Path) -> None:
         lock = _lock_of(folder)
         if not lock.is_file():  # just made, and not locked yet
             continue
-        with suppress(Timeout, NotImplementedError), FileLock(lock, timeout=0):
+        with suppress(Held), hold(lock, wait=False):
             shutil.rmtree(folder, ignore_errors=True)
-            lock.unlink(missing_ok=True)
-
-
-@contextmanager
-def _held(lock: Path) -> Iterator[None]:
-    """Hold a lock file, and remove it at the end. Who waits for it checks what was done, so it need not be the same
-    file for all; where the file system has no locks, all go ahead at once and the atomic rename decides."""
-    file_lock = FileLock(lock)
-    try:
-        file_lock.acquire()
-    except NotImplementedError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # Windows, which removes it on release
-            lock.unlink(missing_ok=True)
-        file_lock.release()

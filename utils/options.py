@@ -7,8 +7,10 @@ import math
 import re
 from collections.abc import Sequence
 
+from utils.errors import UsageError
 from utils.precision import AMP
 
+AUTO = "auto"  # as --resume: the last state in the run's own folder; as --suffix: the first that is free
 SUFFIX_BYTES = 100  # a file name has at most 255, and the other parts of a run's name need room
 
 
@@ -67,6 +69,37 @@ def file_name_part(text: str) -> str:
     return text
 
 
+FLAGS = {"model": "model", "data": "data", "batchsize": "-b", "learning_rate": "-lr", "epochs": "-e"} | {
+    "length_method": "length method (--rc, --pad, --interp)"
+}
+
+
+def differences(here: dict, other: dict, where: str = "in the checkpoint") -> str:
+    """What tells the options of this run from those of another, one by one; '' if nothing does, or only in one."""
+    told = []
+    for name in here:
+        if name not in other or here[name] == other[name]:
+            continue
+        flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
+        if isinstance(here[name], bool):
+            own, theirs = (f"{'with' if is_set else 'without'} {flag}" for is_set in (here[name], other[name]))
+            told.append(f"{own} here, {theirs} {where}")
+        else:
+            own, theirs = ("not given" if value is None else value for value in (here[name], other[name]))
+            told.append(f"{flag} {own} here, {theirs} {where}")
+    return "; ".join(told)
+
+
+def check_place(args: argparse.Namespace, is_test: bool) -> None:
+    """UsageError for flags of the run's folder that do not go together."""
+    if args.suffix == AUTO and args.overwrite:
+        raise UsageError("--suffix auto keeps the run that is there, --overwrite replaces it; give one of them")
+    if args.resume and args.overwrite:
+        raise UsageError("--resume continues a run, --overwrite starts afresh; give one of them")
+    if args.suffix == AUTO and is_test:
+        raise UsageError("--suffix auto is for a new run; give the suffix of the run to test, or none")
+
+
 def add_data(parser: argparse.ArgumentParser, datapath: str, num_help: str) -> None:
     """Add the options that say which series are used, and how they are brought to length S."""
     add = parser.add_argument
@@ -102,7 +135,8 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     add("-p", "--print-freq", type=at_least(1), default=10, help="steps between two reports of the loss")
     add("-d", "--device", default=None, help="cpu, cuda, cuda:1 … (default: cuda if available)")
     add("-l", "--logdir", default="./results", help="folder for the folders of runs")
-    add("-s", "--suffix", type=file_name_part, default=None, help="appended to the name of the run's folder")
+    add("-s", "--suffix", type=file_name_part, default=None, help="ends the name of the run's folder; auto: a free one")
+    add("--overwrite", action="store_true", help="replace the run that is in the run's folder")
     add("--amp", choices=AMP, default=None, help="mixed precision (default: bf16 on a GPU that supports it, else off)")
     add("--clip-grad", type=positive, default=None, metavar="NORM", help="scale gradients down to this norm at most")
     add("--resume", metavar="PATH", help="continue exactly from this model_last.pth; auto: the run's own, if any")

@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from utils.errors import Parser, UsageError, exit_cleanly
-from utils.files import atomic_write, write_text
+from utils.errors import Parser, UsageError, WriteError, exit_cleanly
+from utils.files import make_folder, write_csv, write_text
 from utils.metrics import SCORE_NAMES, SCORES, class_accuracies
 from utils.results import figures
 from utils.results.runs import COSTS, is_pretraining, read_runs, results, run_folders
 
 SHOWN = ("oa", "macro_f1", "macro_f1_present")  # scores in pictures
 NEEDED = ("epoch", "train_loss")  # columns of a trainlog.csv
+_failures: set[int | None] = set()  # of pictures that could not be written, as the system numbers them
 Where = str | Path | Sequence[str | Path]
 
 
@@ -35,16 +36,20 @@ def write_run_report(folder: str | Path) -> list[Path]:
 
     Reads test_conf_mat*.npy (rows true) with classes.json, and trainlog.csv; returns the files written.
 
+    A picture that cannot be written is left out, with a line.
+
     Raises:
-        UsageError: one of these files is damaged, or the folder cannot be written to; the message says which.
+        UsageError: one of these files is damaged; the message says which.
+        WriteError: a table cannot be written.
     """
-    folder = Path(folder)
+    folder, written = Path(folder), []
     try:
-        written = []
         for file in sorted(folder.glob("test_conf_mat*.npy")):
             written += _write_test_report(folder, file.stem.removeprefix("test_conf_mat"))
         if (folder / "trainlog.csv").is_file() and _pictures():
-            written.append(_write_learning_curve(folder))
+            written += _write_learning_curve(folder)
+    except WriteError:
+        raise
     except OSError as error:  # reading raises UsageErrors
         raise UsageError(f"{error.filename or folder}: cannot be written ({error.strerror}); no full report") from None
     return written
@@ -65,12 +70,10 @@ def _write_test_report(folder: Path, tag: str) -> list[Path]:
         "users_accuracy": accuracies["users_accuracy"], "producers_accuracy": accuracies["producers_accuracy"],
     })  # fmt: skip
     path = folder / f"test_class_f1{tag}.csv"
-    _write_csv(table, path)
-    if not _pictures():
-        return [path]
-    picture = folder / f"confusion_matrix{tag}.png"
-    figures.confusion_matrix(matrix, names, picture, folder.name + tag.replace("_", ", tested on ", 1))
-    return [path, picture]
+    write_csv(path, table)
+    title = folder.name + tag.replace("_", ", tested on ", 1)
+    draw = functools.partial(figures.confusion_matrix, matrix, names, title=title)
+    return [path, *(_draw(folder / f"confusion_matrix{tag}.png", draw) if _pictures() else [])]
 
 
 def _read_matrix(file: Path) -> np.ndarray:
@@ -86,13 +89,24 @@ def _read_matrix(file: Path) -> np.ndarray:
     return matrix
 
 
-def _write_learning_curve(folder: Path) -> Path:
+def _write_learning_curve(folder: Path) -> list[Path]:
     log = _read(folder / "trainlog.csv", pd.read_csv)
     missing = [column for column in NEEDED if column not in log]
     if missing or log.empty:
         raise UsageError(f"{folder / 'trainlog.csv'}: no full report: no {' and '.join(missing) or 'row'} in it")
-    figures.learning_curve(log, folder / "learning_curve.png", folder.name)
-    return folder / "learning_curve.png"
+    return _draw(folder / "learning_curve.png", functools.partial(figures.learning_curve, log, title=folder.name))
+
+
+def _draw(path: Path, draw: Callable[..., None]) -> list[Path]:
+    """Draw a picture with ``draw(path=…)``, or say once that it cannot be written; the pictures that there are then."""
+    try:
+        draw(path=path)
+    except OSError as error:
+        if error.errno not in _failures:
+            print(f"no picture {error}", file=sys.stderr)
+        _failures.add(error.errno)
+        return []
+    return [path]
 
 
 def _read(file: Path, read: Callable[[Path], Any]) -> Any:
@@ -162,15 +176,15 @@ def write_comparison(where: Where, out: str | Path) -> str:
     out = Path(out)
     rows = results(read_runs(where))
     summary = summarise(rows)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     text = _write_table(summary, comparison_cells(summary), out / "comparison")
     if _pictures():
         scores = {SCORE_NAMES[s]: (summary[f"{s}_mean"], _spread(summary, s)) for s in _known(summary)}
-        figures.comparison(list(summary["label"]), scores, out / "comparison.png")
+        _draw(out / "comparison.png", functools.partial(figures.comparison, list(summary["label"]), scores))
     if _test_sets(rows).nunique() > 1:
         years = _by_test_set(rows)
         if _pictures():
-            _draw_years(years, out / "years.png")
+            _draw(out / "years.png", functools.partial(_draw_years, years))
         return f"{text}\n\n{_write_table(years, years_cells(years), out / 'years')}"
     for suffix in ("csv", "md", "png"):
         (out / f"years.{suffix}").unlink(missing_ok=True)
@@ -194,13 +208,8 @@ def _draw_years(years: pd.DataFrame, path: Path) -> None:
     figures.years(scores, path)
 
 
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
-    with atomic_write(path) as partial:
-        table.to_csv(partial, index=False)
-
-
 def _write_table(numbers: pd.DataFrame, cells: pd.DataFrame, path: Path) -> str:
-    _write_csv(numbers, path.with_suffix(".csv"))
+    write_csv(path.with_suffix(".csv"), numbers)
     write_text(path.with_suffix(".md"), markdown(cells) + "\n")
     return aligned(cells)
 
@@ -279,7 +288,7 @@ def main(arguments: list[str] | None = None) -> None:
     for folder in folders:
         try:
             write_run_report(folder)
-        except UsageError as error:
+        except (UsageError, WriteError) as error:
             print(error, file=sys.stderr)
     if all(map(is_pretraining, folders)):
         print(f"{len(folders)} pre-training runs: learning curves written, no training run to compare")

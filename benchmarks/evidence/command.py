@@ -17,7 +17,7 @@ from datasets.simulate import ensure_default, simulate
 from datasets.store import SeriesSet
 from utils import options
 from utils.errors import Parser, UsageError
-from utils.files import atomic_write, write_text
+from utils.files import make_folder, write_csv, write_text
 
 SOURCE, SOURCE_SEED, SOURCE_SERIES = "data/US-sim-4242", 4242, 40_000
 PROBE = "data/US-sim"
@@ -68,7 +68,7 @@ def compare(args: argparse.Namespace, arms: dict[str, Arm], pretrainings: dict[s
     results = run_all(args, plan, {name: found.checkpoint for name, found in checkpoints.items()}, target, logdir)
     results = {name: results[name] for name in names}
     out = Path(args.out or logdir / "summary")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     print(f"\n{sum(map(len, series)):,} test series of {target.datapath}, {len(args.seeds)} seeds, overall accuracy\n")
     print(write(results, checkpoints, args.against, blocks_of(series), out))
     return results
@@ -135,8 +135,7 @@ def write(
     """Write OUT.csv (runs), OUT-gains.csv, OUT.md and OUT.png; returns the text."""
     rows, differences = report.scores(results), report.gains(results, baselines, blocks)
     for path, frame in ((Path(f"{out}.csv"), rows), (Path(f"{out}-gains.csv"), differences)):
-        with atomic_write(path) as partial:
-            frame.to_csv(partial, index=False, float_format="%.4f")
+        write_csv(path, frame, float_format="%.4f")
     parts = [report.table(rows)]
     for baseline in baselines:
         part = differences[differences["baseline"] == baseline]

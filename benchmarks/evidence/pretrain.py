@@ -13,7 +13,7 @@ import pandas as pd
 
 import main_moco
 from benchmarks.evidence.arms import Pretraining
-from utils.files import write_text
+from utils.files import as_json, make_folder, write_text
 
 PROBE_LABELS = 300
 
@@ -63,7 +63,7 @@ def pretrain(name: str, pretraining: Pretraining, budget: Budget, logdir: Path) 
     rate = float(max(trials, key=trials.get)) if trials else budget.rates[0]
     run = train(pretraining, budget, budget.epochs, rate, folder)
     found = Found(str(run / "model_best.pth"), rate, trials, probed(run), time.monotonic() - start)
-    write_text(record, json.dumps({"asked": asked, "found": found._asdict()}, indent=2) + "\n")
+    write_text(record, as_json({"asked": asked, "found": found._asdict()}))
     return found
 
 
@@ -80,7 +80,7 @@ def train(pretraining: Pretraining, budget: Budget, epochs: int, rate: float, fo
         *("--probe", budget.probe, "--probe-every", epochs, "--probe-num", PROBE_LABELS, "--logdir", folder),
         *pretraining.options,
     ]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with open(folder / "log.txt", "w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
         with contextlib.redirect_stderr(file):
             main_moco.main(list(map(str, options)))

@@ -21,7 +21,7 @@ from datasets.store import SeriesSet, join
 from tscls.classifier import LEAST, Classifier, load_classifier
 from tscls.pretrained import open_encoder
 from tscls.probe import logistic_regression
-from utils.files import atomic_write
+from utils.files import atomic_write, make_folder
 
 
 class Target(NamedTuple):
@@ -64,7 +64,7 @@ def run_cell(cell: Cell, target: Target, logdir: Path) -> Predictions:
         with np.load(kept) as file:
             if str(file["asked"]) == asked:
                 return Predictions(file["log_probability"], file["truth"])
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if cell.arm.is_frozen:
         found = probe(cell, target)
     else:
@@ -78,6 +78,7 @@ def train(cell: Cell, target: Target, folder: Path) -> Path:
     """Train by main_tscls.py; returns the run folder."""
     options = [
         *(cell.arm.model, "--rc", "-n", cell.labels, "--seeds", cell.seed, "--logdir", folder, *cell.arm.options),
+        "--overwrite",  # what is there is of an interrupted or of another comparison
         *("--datapath", target.datapath, "--year", target.year, "--years", *target.years),
         *(("--leave-out", target.leave_out) if target.leave_out else ()),
         *(("--pretrained", cell.checkpoint) if cell.checkpoint else ()),

@@ -29,6 +29,7 @@ from tqdm import tqdm
 from datasets.errors import DataError
 from datasets.optional import need
 from datasets.preparation.samples import Samples
+from utils.files import naming
 
 WINDOW = 256  # pixels a side, or as many whole blocks of the files as fit in
 OBSERVATIONS = 70 * WINDOW**2  # at most in a window
@@ -165,7 +166,7 @@ def write_part(folder: Path, number: int, part: Part) -> Path:
     tells what a power cut has spoilt.
     """
     partial, checksum = folder / f".{number:07d}-{os.getpid()}.part", 0
-    with open(partial, "wb") as file:
+    with naming(folder / f"{number:07d}.part", partial), open(partial, "wb") as file:
         for array in part:
             header = io.BytesIO()
             np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))

@@ -6,13 +6,12 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from datasets.errors import DataError
 from utils.files import write_text
+from utils.locks import Held, hold
 
 MANIFEST = "manifest.json"
 
@@ -25,12 +24,11 @@ def work_folder(folder: Path, fingerprint: dict, *, overwrite: bool = False) -> 
     differs) and `overwrite` does not say to throw its parts away, or if another process is working in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise DataError(f"{folder}: another process is working there; wait until it has finished") from None
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(hold(folder / ".lock", wait=False))
+        except Held as held:
+            raise DataError(f"{folder}: {held} is working there; wait until it has finished") from None
         manifest = folder / MANIFEST
         fingerprint = json.loads(json.dumps(fingerprint, default=str))
         if manifest.exists() and (old := _read(manifest)) != fingerprint:
@@ -45,8 +43,6 @@ def work_folder(folder: Path, fingerprint: dict, *, overwrite: bool = False) -> 
                 part.unlink()
             write_text(manifest, json.dumps(fingerprint, indent=2))
         yield folder
-    finally:
-        lock.release()
 
 
 def remove(folder: Path) -> None:

@@ -14,6 +14,7 @@ from datasets.classmap import ClassMap
 from datasets.preparation.root import LABELLED, UNLABELLED
 from datasets.preparation.summary import NdviByDay, count_series
 from datasets.tables import OPTIONS
+from utils.files import atomic_write
 
 COLOURS = {"train": "#4477aa", "valid": "#ddaa33", "eval": "#bb5566", "unlabelled": "#4477aa"}
 POINTS, POINT = 20_000, 0.8  # of a split that are drawn, and the area of one
@@ -57,7 +58,8 @@ def draw(
         figure = Figure(layout="constrained", dpi=120)
         drawing(figure)
         path = root / f"{kind}-{name}.png"
-        figure.savefig(path, metadata={"Software": None})
+        with atomic_write(path) as partial:
+            figure.savefig(partial, metadata={"Software": None})
         lines.append(f"picture: {path}")
     return lines
 

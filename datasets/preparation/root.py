@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from datasets.classmap import ClassMap, read_classmap, write_classmap
 from datasets.errors import DataError
 from datasets.store import Store, StoreWriter
 from datasets.tables import OPTIONS
+from utils.locks import GRACE_SECONDS, Held, acquire
 
 LABELLED, UNLABELLED = ("train", "valid", "eval"), "unlabelled"
 SPLITS = (*LABELLED, UNLABELLED)
@@ -125,11 +125,10 @@ def writing(root: str | Path) -> Iterator[None]:
     """Be the one process that writes into the root, which is settled first; DataError if another one does."""
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(root / ".lock", timeout=0, is_singleton=True)  # a process may hold it twice
     try:
-        lock.acquire()
-    except Timeout:
-        raise DataError(f"{root}: another process is writing into it; wait until it has finished") from None
+        lock = acquire(root / ".lock", timeout=GRACE_SECONDS, is_singleton=True)  # a process may hold it twice
+    except Held as held:
+        raise DataError(f"{root}: {held} is writing into it; wait until it has finished") from None
     try:
         if lock.lock_counter == 1:
             _settle(root)

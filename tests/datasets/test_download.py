@@ -1,4 +1,5 @@
 import hashlib
+import multiprocessing
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -163,6 +164,24 @@ def test_a_failed_download_leaves_no_folder_that_counts_as_data_and_is_resumed(s
     assert {path: (tmp_path / "toy" / path).read_bytes() for path in small_set} == small_set
 
 
+def test_of_processes_that_download_together_one_does_and_the_others_wait(server, small_set, tmp_path):
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(3)
+
+    def together():
+        barrier.wait()
+        main(["us-toy", "--out", str(tmp_path / "toy"), "--base-url", server.url])
+
+    workers = [context.Process(target=together) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=30)
+        assert worker.exitcode == 0
+    assert len(server.ranges) == len(small_set) and [path.name for path in tmp_path.iterdir()] == ["toy"]
+    assert {path: (tmp_path / "toy" / path).read_bytes() for path in small_set} == small_set
+
+
 def test_a_folder_that_exists_gets_what_it_lacks(server, small_set, tmp_path):
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "map.csv").write_bytes(small_set["map.csv"])
@@ -198,3 +217,14 @@ def test_a_file_cannot_be_the_folder(server, small_set, tmp_path, capsys):
 def test_published_checkpoint_does_not_land_on_ours():
     assert DOWNLOADS["checkpoint"].out == "checkpoints/published/MoCoV2_TRSF_doy"
     assert all(len(i) == 40 for wanted in DOWNLOADS.values() for i in wanted.blob_ids.values())
+
+
+def test_a_server_that_sends_without_end_is_cut_off(tmp_path, monkeypatch):
+    """It would fill the disk before the file can be compared with its id."""
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 5000)
+    monkeypatch.setattr(download, "LARGEST", 4000)
+    monkeypatch.setattr(download, "BLOCK", 1000)
+    with pytest.raises(DataError, match="sends more than 4,000 bytes, so it is not the published file"):
+        download.fetch(source.as_uri(), tmp_path / "target", "0" * 40)
+    assert not (tmp_path / "target").exists() and (tmp_path / "target.part").stat().st_size == 4000

@@ -34,7 +34,7 @@ def plain(data_root, tmp_path_factory):
 def test_the_files_of_a_run(plain):
     assert plain.name == "P_MoCoV2TransformerModel_RC_2019_doy"
     names = {file.name for file in plain.iterdir() if not file.name.startswith("events.out.tfevents.")}
-    assert names == {"args.json", "model_best.pth", "model_last.pth", "model_last.prev.pth", "trainlog.csv"}
+    assert names == {"args.json", "finished", "model_best.pth", "model_last.pth", "model_last.prev.pth", "trainlog.csv"}
     args = json.loads((plain / "args.json").read_text())
     assert (args["model"], args["moco_k"], args["rc"], args["seed"]) == ("transformer", 64, True, 111)
 
@@ -294,5 +294,5 @@ def test_every_network_pretrains_and_is_fine_tuned(data_root, tmp_path, capsys, 
 def test_few_steps_an_epoch_are_reported(data_root, tmp_path, capsys):
     pretrain(data_root, tmp_path, "-b", 16, model="tempcnn")  # of 54 series
     assert "-b 16: only 3 steps an epoch, from which little is learned" in capsys.readouterr().out
-    pretrain(data_root, tmp_path, "-b", 5, model="tempcnn")
+    pretrain(data_root, tmp_path, "-b", 5, "--overwrite", model="tempcnn")
     assert "little is learned" not in capsys.readouterr().out

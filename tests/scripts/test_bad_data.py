@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pytest
 
-import main_moco
 import main_tscls
 from datasets.store import Store
+from pretraining import resume
 from tests.support.layout import long_series, save_unlabelled, store_of, write_published_root
 from tests.support.runs import pretrain, rows
 
@@ -61,4 +61,4 @@ def test_main_moco_leaves_bad_series_out(tmp_path, capsys):
     assert "series 7, observation 0: red is nan" in capsys.readouterr().err
     pretrain(root, tmp_path, "-e", 1, "--skip-bad")
     assert "39 series" in capsys.readouterr().out
-    assert "skip_bad" in main_moco.NOT_IDENTITY  # the data's fingerprint tells instead
+    assert "skip_bad" in resume.NOT_IDENTITY  # the data's fingerprint tells instead

@@ -164,17 +164,21 @@ def test_estimators_are_trained_by_the_same_command(data_root, tmp_path, name):
 
 def test_runs_of_one_name_that_differ_in_the_rate_are_rows_of_the_report(data_root, tmp_path, capsys):
     for rate in ("0.001", "0.002", "0.003"):
-        train(data_root, tmp_path, "-lr", rate)
-    names = [f"T_STNet_R50_Pad_2019_Seed111{number}" for number in ("", ".1", ".2")]
+        train(data_root, tmp_path, "-lr", rate, "--suffix", "auto", "--seeds", 1, 2)
+    train(data_root, tmp_path, "-lr", "0.002", "--suffix", "auto", "--seeds", 2, 1)
+    names = [f"T_STNet_R50_Pad_2019_Seed{seed}{number}" for seed in (1, 2) for number in ("", "_2", "_3")]
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == names
+    capsys.readouterr()
     report.main([str(tmp_path)])
-    table = pd.read_csv(tmp_path / "comparison.csv")
-    assert sorted(table["label"]) == [f"stnet (learning_rate={rate})" for rate in ("0.001", "0.002", "0.003")]
-    assert (table["runs"] == 1).all() and len(table) == 3
-    for name in names:
-        rate = json.loads((tmp_path / name / "args.json").read_text())["learning_rate"]
-        (row,) = table[table["label"] == f"stnet (learning_rate={rate})"].to_dict("records")
-        assert row["oa_mean"] == pytest.approx(column(tmp_path / name, "oa", "testlog.csv")[0])
+    assert capsys.readouterr().err == ""  # no run repeats another
+    table = pd.read_csv(tmp_path / "comparison.csv").set_index("label")
+    assert sorted(table.index) == [f"stnet (learning_rate={rate})" for rate in ("0.001", "0.002", "0.003")]
+    assert (table["runs"] == 2).all()
+    for rate, number in (("0.001", ""), ("0.002", "_2"), ("0.003", "_3")):
+        folders = [tmp_path / f"T_STNet_R50_Pad_2019_Seed{seed}{number}" for seed in (1, 2)]
+        assert {json.loads((folder / "args.json").read_text())["learning_rate"] for folder in folders} == {float(rate)}
+        mean = np.mean([column(folder, "oa", "testlog.csv")[0] for folder in folders])
+        assert table.loc[f"stnet (learning_rate={rate})", "oa_mean"] == pytest.approx(mean)
 
 
 # ---- the published layout

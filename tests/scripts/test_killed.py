@@ -63,7 +63,7 @@ def flat(content: object, name: str = "") -> dict:
 def test_a_run_that_is_killed_again_and_again_ends_as_if_never_killed(server, data_root, tmp_path, scene):
     script, flags, by_two, least = SCENES[scene]
     argv = (*flags, "--datapath", data_root, "--resume", "auto")
-    draw, deaths = random.Random(scene), Counter()
+    draw, deaths, left_locked = random.Random(scene), Counter(), 0
 
     def run(name: str, death: Death | None = None) -> int:
         port = free_ports(1)[0] if by_two else 0
@@ -82,6 +82,10 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_never_killed(server, da
             if code == 0:
                 break
             deaths[kind] += 1
+            left_locked += any((tmp_path / name / "runs").glob(".*.lock"))  # of a process that is dead
         assert left_by(tmp_path / name / "runs") == expected
-        assert not list((tmp_path / name / "runs").glob("*/.*partial*"))
-    print(scene, dict(deaths))
+        assert not list((tmp_path / name / "runs").rglob("*partial*"))
+        folders = [path for path in (tmp_path / name / "runs").iterdir() if path.is_dir()]
+        assert all((folder / "finished").is_file() for folder in folders)
+        assert not list((tmp_path / name / "runs").glob(".*.lock"))
+    assert left_locked

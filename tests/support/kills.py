@@ -23,6 +23,7 @@ FILES = {
     "state",
     "logs",
     "resume",
+    "folders",
     "losses",
     "files",
     "checkpoint",
@@ -153,7 +154,6 @@ def work(script: str, argv: list[str], folder: str, death: list | None, place: d
 
 def arm(death: Death, counted: list[int]) -> None:
     """Have this process die as told, and count what it counts until then."""
-    import torch
 
     def count(*_) -> bool:
         counted[0] += 1
@@ -168,12 +168,10 @@ def arm(death: Death, counted: list[int]) -> None:
         path = Path(frame.f_code.co_filename)
         return on_line if path.stem in FILES | SCRIPTS and path.is_relative_to(REPOSITORY) else None
 
-    def half_saved(content, path, **options):
-        if not isinstance(path, Path) or not count():  # tensors are also pickled to be sent to peers
-            return save(content, path, **options)
-        save(content, path)
-        whole = Path(path).read_bytes()
-        Path(path).write_bytes(whole[: len(whole) // 2])
+    def half_saved(path, content):
+        if path.suffix != ".pth" or not count():
+            return write(path, content)
+        write(path, content[: len(content) // 2])
         die()
 
     def renamed(source, target):
@@ -184,7 +182,7 @@ def arm(death: Death, counted: list[int]) -> None:
         if is_due:
             die()
 
-    save, replace = torch.save, os.replace
+    write, replace = Path.write_bytes, os.replace
     if death.kind == "line":
         known: dict = {}
 
@@ -196,7 +194,7 @@ def arm(death: Death, counted: list[int]) -> None:
 
         sys.settrace(on_call_of_known)
     elif death.kind == "save":
-        torch.save = half_saved
+        Path.write_bytes = half_saved
     else:
         os.replace = renamed
 

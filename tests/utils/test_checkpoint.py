@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +13,8 @@ from torch import nn
 
 from moco.builder import MoCo
 from models import build_model
-from utils import checkpoint as module_under_test
+from tests.support.disk import room_for
+from utils import files
 from utils.checkpoint import (
     CheckpointError,
     load_checkpoint,
@@ -23,6 +24,7 @@ from utils.checkpoint import (
     save_checkpoint,
     slim,
 )
+from utils.errors import WriteError
 
 SIZE = 20
 TRUNK = 37  # tensors of stnet and transformer without their decoders, which have 16
@@ -62,53 +64,58 @@ def test_what_is_saved_is_what_is_loaded(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["model_best.pth"]
 
 
-def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_save_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "model_last.pth"
     save_checkpoint(path, {"model_state": {}, "epoch": 1})
     before = path.read_bytes()
-
-    def torn(content, partial):
-        Path(partial).write_bytes(b"half of a file")
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(module_under_test.torch, "save", torn)
-    with pytest.raises(OSError, match="no space"):
-        save_checkpoint(path, {"model_state": {}, "epoch": 2})
+    told = r"model_last.pth: cannot be written \(File too large\); it needs 2\d,\d{3} bytes, [\d,]+ are free; make room"
+    with room_for(5000), pytest.raises(WriteError, match=told):
+        save_checkpoint(path, {"model_state": {"w": torch.zeros(5000)}, "epoch": 2})
     assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_the_file_appears_whole(tmp_path, monkeypatch):
-    """While it is written nothing bears its name."""
-    path, save = tmp_path / "model_last.pth", torch.save
-    seen = []
-    monkeypatch.setattr(
-        module_under_test.torch, "save", lambda content, partial: (save(content, partial), seen.append(path.exists()))
-    )
-    save_checkpoint(path, {"model_state": {}})
-    assert seen == [False] and path.exists()
+def epochs(folder: Path) -> dict[str, int]:
+    return {file.name: load_checkpoint(file)["epoch"] for file in folder.iterdir()}
 
 
-def test_the_file_before_can_be_kept_under_another_name(tmp_path, monkeypatch):
-    """A failing save changes neither; a kill between the two renames leaves the one before."""
+@pytest.mark.parametrize("has_links", [True, False])
+def test_the_checkpoint_to_resume_from_stays_until_the_next_but_one(tmp_path, monkeypatch, has_links):
+    def refused(*given):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not has_links:  # as on exFAT
+        monkeypatch.setattr(os, "link", refused)
+    for epoch, kept in enumerate(({}, {"model_last.prev.pth": 0}, {"model_last.prev.pth": 1})):
+        save_checkpoint(tmp_path / "model_last.pth", {"model_state": {}, "epoch": epoch})
+        assert epochs(tmp_path) == {"model_last.pth": epoch} | kept
+    with room_for(5000), pytest.raises(WriteError):
+        save_checkpoint(tmp_path / "model_last.pth", {"model_state": {"w": torch.zeros(5000)}, "epoch": 3})
+    assert epochs(tmp_path) == {"model_last.pth": 2, "model_last.prev.pth": 1}
+
+
+def test_other_checkpoints_are_replaced(tmp_path):
+    for epoch in range(2):
+        save_checkpoint(tmp_path / "model_best.pth", {"model_state": {}, "epoch": epoch})
+    assert epochs(tmp_path) == {"model_best.pth": 1}
+
+
+def test_the_one_before_gives_way_when_the_new_one_is_on_the_disk(tmp_path, monkeypatch):
+    """A kill between the two renames leaves the last one under its name and as the one before."""
     path, previous = tmp_path / "model_last.pth", tmp_path / "model_last.prev.pth"
     for epoch in range(3):
-        save_checkpoint(path, {"model_state": {}, "epoch": epoch}, previous=previous)
-        assert load_checkpoint(path)["epoch"] == epoch
-        assert previous.exists() == (epoch > 0) and not list(tmp_path.glob(".*"))
-    assert load_checkpoint(previous)["epoch"] == 1
-    synced = []
-    with monkeypatch.context() as patch:
-        patch.setattr(module_under_test, "sync", synced.append)
+        save_checkpoint(path, {"model_state": {}, "epoch": epoch})
+    synced, sync, replace = [], files.sync, os.replace
 
-        def killed(source, target):
-            assert synced  # before anything else gives way for it, the new file is on the disk
-            os.replace(source, target)
-            raise KeyboardInterrupt
+    def killed(source, target):
+        assert target == previous and ".partial-" in synced[-1].name
+        replace(source, target)
+        raise KeyboardInterrupt
 
-        patch.setattr(module_under_test, "os", SimpleNamespace(replace=killed))
-        with pytest.raises(KeyboardInterrupt):
-            save_checkpoint(path, {"model_state": {}, "epoch": 3}, previous=previous)
-    assert load_checkpoint(previous)["epoch"] == 2 and not path.exists()
+    monkeypatch.setattr(files, "sync", lambda path: synced.append(path) or sync(path))
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(path, {"model_state": {}, "epoch": 3})
+    assert epochs(tmp_path) == {"model_last.pth": 2, "model_last.prev.pth": 2}
 
 
 # ---- reading

@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from utils.checkpoint import save_checkpoint
-from utils.results.resume import LAST, PREVIOUS
+from utils.checkpoint import LAST, save_checkpoint
 from utils.results.state import RunState
 from utils.runtime.distributed import World
 from utils.runtime.signals import Requests
@@ -54,16 +53,19 @@ class Keeper:
         if stop:
             self._stop(f"stopped in {where}", stop)
 
-    def after_epoch(self, *names: str, is_last: bool) -> None:
+    def after_epoch(self, *names: str, is_last: bool = False) -> None:
         """Save the state of a whole epoch, under further names too, and stop if that was asked for.
 
+        ``is_last``: nothing is left to do, so a request to stop is granted.
+
         Raises:
-            Stopped: a signal asked for it, and this was not the last epoch.
+            Stopped: a signal asked for it.
         """
         self.save(*names, is_whole=True)
         (stop,) = self.world.largest(self.requests.stop)
         if stop and not is_last:
             self._stop(f"stopped after epoch {self.run.epoch}", stop)
+        self.requests.stop = 0
 
     def save(self, *names: str, is_whole: bool) -> None:
         """Save the state as it is."""
@@ -72,7 +74,7 @@ class Keeper:
         if self.folder:
             for name in names:
                 save_checkpoint(self.folder / name, content)
-            save_checkpoint(self.folder / LAST, content, previous=self.folder / PREVIOUS)
+            save_checkpoint(self.folder / LAST, content)
         self.saved = time.monotonic()
 
     def _stop(self, when: str, number: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import deque
 from collections.abc import Callable
@@ -11,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from utils.checkpoint import LAST
 from utils.errors import UsageError
-from utils.files import write_text
-from utils.results.resume import LAST
+from utils.files import as_json, write_text
 from utils.runtime.distributed import rank_and_size
 
 REMEDY = "lower -lr, or give --clip-grad"
@@ -86,7 +85,7 @@ def bad_batch(
     path, last = folder / (f"bad_batch-rank{rank}.json" if rank else "bad_batch.json"), folder / LAST
     content = {"epoch": epoch, "step": step, "loss": str(loss), "series": series_of(epoch, step - 1)}
     if folder.is_dir():  # another machine may not see it
-        write_text(path, json.dumps(content, indent=2) + "\n")
+        write_text(path, as_json(content))
     told = f"the loss became {loss} in epoch {epoch}, step {step} of {steps}; its series are in {path}"
     kept = f"; the last good state is {last}" if last.is_file() else ""
     raise UsageError(f"{told}{kept}; {REMEDY}")

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from utils.checkpoint import CheckpointError, load_checkpoint
+from utils.checkpoint import LAST, PREVIOUS, CheckpointError, load_checkpoint
 from utils.errors import UsageError
-from utils.files import PARTIAL, atomic_write
-from utils.results.logs import set_aside
-
-LAST, PREVIOUS = "model_last.pth", "model_last.prev.pth"
-AUTO = "auto"  # in place of a path: the last state in the run's own folder
-BESIDE = ("trainlog.csv", "model_best.pth")  # of the run so far
-
-FLAGS = {"model": "model", "data": "data", "batchsize": "-b", "learning_rate": "-lr", "epochs": "-e"} | {
-    "length_method": "length method (--rc, --pad, --interp)"
-}
+from utils.options import AUTO, differences
 
 
 class Saved(NamedTuple):
@@ -52,54 +42,13 @@ def find_saved(resume: str | None, folder: Path, advice: str) -> tuple[Saved | N
             except CheckpointError as error:
                 damaged.append(str(error))
     if damaged:
-        raise CheckpointError(f"{'; '.join(damaged)}; to start afresh, leave out --resume")
+        raise CheckpointError(f"{'; '.join(damaged)}; to start afresh, give --overwrite in place of --resume")
     return None, ""
 
 
-def arguments(options: dict) -> dict:
-    """The command line of a run as args.json has it: the same for all processes that have resumed it."""
-    return {name: value for name, value in options.items() if name not in ("resume", "save_minutes")}
-
-
-def enter_folder(folder: Path, saved: Saved | None) -> None:
-    """Make ``folder`` that of the run so far, which may have been in another one; None: of a run from its beginning.
-
-    Log and best checkpoint are then copied, and what another run left in ``folder`` is set aside. Files that a killed
-    writer left unfinished are removed.
-    """
-    source = saved.path.parent if saved else folder
-    if source.resolve() != folder.resolve():
-        set_aside(folder, None)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in BESIDE:
-            if (source / name).is_file():
-                with atomic_write(folder / name) as partial:
-                    shutil.copyfile(source / name, partial)
-    for file in folder.glob(f".*{PARTIAL}*"):
-        file.unlink(missing_ok=True)
-
-
-def differences(here: dict, saved: dict, where: str = "the checkpoint") -> str:
-    """What tells the options of this run from those of a saved one, one by one; '' if nothing does.
-
-    Options that only one of them has are not compared.
-    """
-    told = []
-    for name in here:
-        if name not in saved or here[name] == saved[name]:
-            continue
-        flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
-        if isinstance(here[name], bool):
-            own, other = (f"{'with' if is_set else 'without'} {flag}" for is_set in (here[name], saved[name]))
-            told.append(f"{own} here, {other} in {where}")
-        else:
-            told.append(f"{flag} {here[name]} here, {saved[name]} in {where}")
-    return "; ".join(told)
-
-
-def check_same(here: dict, saved: dict, path: Path, where: str = "the checkpoint") -> None:
-    """UsageError where what was saved at ``path`` is of a run with other options or data."""
-    if told := differences(here, saved, where):
+def check_same(here: dict, saved: dict, path: Path) -> None:
+    """UsageError where the checkpoint at ``path`` is of a run with other options or data."""
+    if told := differences(here, saved):
         raise UsageError(f"{path}: {told}; give the flags and the data it had")
 
 

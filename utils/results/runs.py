@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from utils.errors import UsageError
+from utils.files import PARTIAL
 from utils.metrics import SCORES
 
 COSTS = ("parameters", "train_seconds", "series_per_s")
@@ -51,17 +52,26 @@ def run_folders(where: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in LOGS)
+    return PARTIAL not in folder.name and any((folder / name).is_file() for name in LOGS)
 
 
 def _newest_first(folder: Path) -> tuple[str, float]:
-    """Sorts by name; of runs that logs.set_aside renamed, those with the highest number come first, after NAME."""
+    """Sorts by name; of runs that earlier versions renamed, those with the highest number come first, after NAME."""
     match = re.fullmatch(r"(.+)\.(\d+)", folder.name)
     return (match[1], -int(match[2])) if match else (folder.name, -math.inf)
 
 
 def is_pretraining(folder: Path) -> bool:
     return folder.name.startswith("P_")
+
+
+def read_arguments(file: Path) -> dict[str, Any] | None:
+    """The content of an args.json; None if it is missing or damaged."""
+    try:
+        arguments = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return arguments if isinstance(arguments, dict) else None
 
 
 def read_run(folder: Path) -> FinishedRun:
@@ -76,7 +86,7 @@ def read_run(folder: Path) -> FinishedRun:
     except FileNotFoundError as error:
         raise UsageError(f"{folder}: no {Path(error.filename).name} (a run that did not finish?)") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{folder}: damaged args.json or testlog.csv ({error})") from error
+        raise UsageError(f"{folder}: damaged args.json or testlog.csv ({' '.join(str(error).split())})") from error
     if not isinstance(arguments, dict) or not isinstance(arguments.get("model"), str):
         raise UsageError(f"{folder}: args.json does not name a model")
     required = [score for score in SCORES if score not in LATER]

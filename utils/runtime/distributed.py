@@ -75,6 +75,10 @@ class World(NamedTuple):
         dist.all_reduce(together, dist.ReduceOp.MAX)
         return tuple(together.tolist())
 
+    def from_main(self, number: int) -> int:
+        """The number that rank 0 has."""
+        return int(self.all_reduce_sum_(torch.tensor(number * self.is_main, device=self.device)))
+
     def all_gather(self, part: Tensor) -> Tensor:
         """Concatenate the parts (N_rank, ...) of all ranks, of any lengths, in rank order."""
         if self.size == 1:

@@ -354,7 +354,7 @@ def test_two_processes_do_not_write_at_once(tmp_path):
             os.read(go[0], 1)
         os._exit(0)
     os.read(ready[0], 1)
-    with pytest.raises(DataError, match="another process is writing into it; wait until it has finished"):
+    with pytest.raises(DataError, match=f"process {child} on .* is writing into it; wait until it has finished"):
         add(tmp_path, piece("train", [2]))
     os.write(go[1], b".")
     os.waitpid(child, 0)
