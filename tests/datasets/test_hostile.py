@@ -363,3 +363,10 @@ def test_coordinates_are_finite(tmp_path, bad):
     geopandas.GeoDataFrame({"crop": [1, 2]}, geometry=shapes, crs=32614).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(DataError, match=f"a.parquet: feature 1 has the coordinates {bad}, 1; expected finite numbers"):
         read_frame(tmp_path / "a.parquet", "polygons")
+
+
+def test_the_drivers_for_files_of_a_catalogue_are_two():
+    from datasets.stac.mosaic import driver_for
+
+    assert driver_for("https://x/a.JP2?sig=1.tif") == "JP2OpenJPEG" and driver_for("s3://x/a.j2k") == "JP2OpenJPEG"
+    assert {driver_for(f"https://x/a{end}") for end in (".tif", ".vrt", "", "?a=.jp2")} == {"GTiff"}
