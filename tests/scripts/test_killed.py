@@ -43,6 +43,7 @@ def left_by(logdir: Path) -> dict:
         for name in ("model_best.pth", "model_last.pth"):
             if (folder / name).is_file():
                 content = torch.load(folder / name, weights_only=True)
+                content.pop("digests")  # of the seconds too
                 content.get("training", {}).pop("seconds", None)
                 states[name] = flat(content)
         left[folder.name] = logs | states

@@ -69,7 +69,7 @@ def read_arguments(file: Path) -> dict[str, Any] | None:
     """The content of an args.json; None if it is missing or damaged."""
     try:
         arguments = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return arguments if isinstance(arguments, dict) else None
 
