@@ -31,7 +31,8 @@ def test_damage_is_found_or_does_no_harm(name, monkeypatch):
     limits, silence = (HANG, MEMORY_HIT) if kind.is_bounded else (), (SILENT,) if kind.is_verified else ()
     faults = report.of(FOREIGN, DIED, *limits, *silence)
     assert not faults, "\n".join(f"--kind {name!r} --only {v.number}: {v.what}: {v.word} {v.said}" for v in faults)
-    assert report.counts()[REFUSED] > (COUNT / 4 if name != "STAC item" else 0) and len(report.verdicts) == COUNT
+    noticed = 0 if name == "STAC item" else COUNT / (4 if kind.is_verified else 8)  # JPEG 2000 conceals most damage
+    assert report.counts()[REFUSED] > noticed and len(report.verdicts) == COUNT
 
 
 # ---- the fuzzer itself
