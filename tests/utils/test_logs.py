@@ -27,6 +27,7 @@ def scalars(folder) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_a_run_folder_has_arguments_rows_and_scalars(tmp_path):
+    pytest.importorskip("tensorboard")
     log = RunLog(tmp_path / "results" / "P_run", {"model": "stnet", "schedule": [3, 4], "path": tmp_path})
     log.epoch(row(0, 1 / 3))
     log.epoch(row(1, 0.25))
