@@ -108,10 +108,10 @@ def test_flags_of_the_folder_that_do_not_go_together(words, is_test, told):
 
 
 def test_options_that_differ_are_told_one_by_one():
-    here = {"num": 3, "rc": True, "new": 1, "schedule": [], "model": "stnet", "same": 2, "batchsize": None}
-    there = {"num": 4, "rc": False, "schedule": [1], "model": "rf", "same": 2, "old": 1, "batchsize": 8}
+    here = {"learning_rate": 3, "rc": True, "new": 1, "schedule": [], "model": "stnet", "same": 2, "batchsize": None}
+    there = {"learning_rate": 4, "rc": False, "schedule": [1], "model": "rf", "same": 2, "old": 1, "batchsize": 8}
     assert options.differences(here, there, "there") == (
-        "-n 3 here, 4 there; with --rc here, without --rc there; --schedule [] here, [1] there;"
+        "-lr 3 here, 4 there; with --rc here, without --rc there; --schedule [] here, [1] there;"
         " model stnet here, rf there; -b not given here, 8 there"
     )
     assert options.differences({"epochs": 1}, {"epochs": 2}) == "-e 1 here, 2 in the checkpoint"
