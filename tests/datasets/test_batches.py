@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from datasets.batches import MappedSeries, ResidentSeries, open_series, split_batches, use_device
 from datasets.store import SeriesSet
 from tests.support.layout import write_store
+from tests.support.series import same_tensors
 
 CPU = torch.device("cpu")
 READERS = {"mapped": MappedSeries, "resident": ResidentSeries}
@@ -28,7 +29,8 @@ def series(tmp_path_factory) -> SeriesSet:
 @pytest.mark.parametrize("reader", READERS)
 def test_gather_gives_the_series_of_the_store(series, reader):
     positions = np.array([7, 0, 24, 7, 13])
-    values, doy, length = READERS[reader](series, CPU).gather(positions)
+    values, doy, length, labels = READERS[reader](series, CPU).gather(positions)
+    assert labels is None
     assert (values.dtype, doy.dtype, length.dtype) == (torch.float32, torch.int64, torch.int64)
     for i, row in enumerate(series.rows[positions]):
         bands, days = series.store.series(row)
@@ -51,7 +53,7 @@ def test_of_fixed_width_mapped_is_resident(series):
     for positions in np.arange(25).reshape(5, 5):
         one, other = (reader.gather(positions) for reader in (mapped, resident))
         assert one.doy.shape == (5, series.lengths.max())
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+        assert same_tensors(one, other)
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -62,7 +64,7 @@ def test_stream_is_one_gather_after_another(series, reader, workers):
     streamed = list(source.stream(batches, workers))
     assert len(streamed) == len(batches) == 7
     for batch, made in zip(batches, streamed, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(source.gather(batch), made, strict=True))
+        assert same_tensors(source.gather(batch), made)
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -152,5 +154,5 @@ def test_copies_to_a_gpu_have_a_stream_of_their_own(series, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: calls.append(stream))
     source = MappedSeries(series, CPU)
     expected, source.copies = source.gather(np.arange(5)), copies
-    assert all(torch.equal(a, b) for a, b in zip(source.gather(np.arange(5)), expected, strict=True))
+    assert same_tensors(source.gather(np.arange(5)), expected)
     assert calls == [copies, (present, "waits for", copies), present, present, present]

@@ -22,7 +22,7 @@ from datasets.transforms import (
     temporal_shift,
     vegetation_weight,
 )
-from tests.support.series import make_batch, numbered, observations, padding_is_empty, seeded
+from tests.support.series import make_batch, numbered, observations, padding_is_empty, same_tensors, seeded
 
 STEPS = {
     "shift": temporal_shift,
@@ -41,9 +41,9 @@ lengths_of_a_batch = st.lists(st.integers(1, 30), min_size=1, max_size=6)
 @pytest.mark.parametrize("name", STEPS)
 def test_inputs_are_left_as_they_were(name):
     series = make_batch([20, 3, 1, 8])
-    before = [part.clone() for part in series]
+    before = [part.clone() for part in series[:3]]
     STEPS[name](series, seeded())
-    assert all(torch.equal(old, new) for old, new in zip(before, series, strict=True))
+    assert same_tensors(before, series[:3]) and series.labels is None
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -53,9 +53,7 @@ def test_the_generator_alone_decides(name):
     first, other = STEPS[name](series, seeded(5)), STEPS[name](series, seeded(6))
     torch.manual_seed(2)
     again = STEPS[name](series, seeded(5))
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    same_as_other = all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(first, other, strict=True))
-    assert same_as_other == (name == "interp")
+    assert same_tensors(first, again) and same_tensors(first, other) == (name == "interp")
 
 
 @pytest.mark.parametrize("name", ["shift", "noise", "removal"])

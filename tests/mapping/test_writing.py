@@ -32,7 +32,7 @@ def filled(folder, classes=LEGEND, size=16, box=None):
     images = KnownImages(make_scene(0, days=1, height=HEIGHT, width=WIDTH))
     plan = plan_of(images, classes=classes, size=size, probabilities=True, box=box)
     parts, random = Parts(folder / "map.tif"), np.random.default_rng(0)
-    parts.folder.mkdir()
+    parts.start({})
     shape = plan.box.grid.height, plan.box.grid.width
     values, each = np.zeros((2, *shape), plan.dtype), np.zeros((len(classes), *shape), np.uint8)
     values[0] = random.choice([*(one.code for one in classes), NO_DATA[plan.dtype]], shape)

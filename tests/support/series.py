@@ -7,6 +7,12 @@ import torch
 from datasets.transforms import Series, real_observations
 
 
+def same_tensors(first: tuple, second: tuple) -> bool:
+    """Whether two batches hold equal tensors, and None at the same places."""
+    pairs = zip(first, second, strict=True)
+    return all(a is None and b is None or a is not None and b is not None and torch.equal(a, b) for a, b in pairs)
+
+
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
