@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import nnls
-from scipy.special import logsumexp
+from sklearn.linear_model import LinearRegression
 
 from datasets.classmap import ClassMap
 from datasets.tables import read_csv
@@ -39,7 +38,7 @@ def training_shares(labels: np.ndarray, num_classes: int) -> np.ndarray:
 def corrected(log_probability: np.ndarray, trained: np.ndarray, there: np.ndarray) -> np.ndarray:
     """Log-probabilities (N, C) for classes of the shares ``there`` (C,), from those of a training with ``trained``."""
     weighted = log_probability + (np.log(there) - np.log(trained))
-    return weighted - logsumexp(weighted, axis=1, keepdims=True)
+    return weighted - np.logaddexp.reduce(weighted, axis=1, keepdims=True)
 
 
 def estimated(log_probability: np.ndarray, trained: np.ndarray, strength: float = STRENGTH) -> np.ndarray:
@@ -67,7 +66,7 @@ def shifted(confusion: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         predicted: frequencies of the predicted classes of the unlabelled series.
     """
     true = confusion.sum(1)
-    ratios, _ = nnls(confusion.T, predicted)
+    ratios = LinearRegression(positive=True, fit_intercept=False).fit(confusion.T, predicted).coef_
     shares = np.maximum(ratios * true, LEAST)
     return shares / shares.sum()
 

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from datasets.catalog import Selection, open_labelled
@@ -75,9 +75,13 @@ def open_probe(root: str | Path, year: int, selection: Selection, *, length_meth
 def accuracies(train: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """Overall accuracy on features ``test`` (M, F) of classifiers fitted to features ``train`` (N, F)."""
     nearest = KNeighborsClassifier(min(NEIGHBOURS, len(train)), metric="cosine")
-    linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    models = {"knn": nearest, "linear": linear}
+    models = {"knn": nearest, "linear": logistic_regression()}
     return {name: float(model.fit(train, labels).score(test, truth)) for name, model in models.items()}
+
+
+def logistic_regression() -> Pipeline:
+    """The linear probe: logistic regression of standardised features."""
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
 
 
 def spread(features: np.ndarray) -> dict[str, float]:

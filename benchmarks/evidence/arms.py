@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from utils.errors import UsageError
 
-FROZEN = ", frozen"  # ends the name of an arm whose encoder is not trained
+FROZEN = ", frozen"  # ends the name of an arm whose encoder is frozen
 
 
 class Arm(NamedTuple):
@@ -20,6 +20,7 @@ class Arm(NamedTuple):
         checkpoint: a file to start from instead.
         options: further options of main_tscls.py.
         members: names of arms whose probabilities are averaged; then nothing is trained.
+        is_frozen: a logistic regression is fitted to the features of the frozen encoder, and no network trained.
         is_trained: False tests the pre-trained network as it is, without any label of the target.
     """
 
@@ -28,6 +29,7 @@ class Arm(NamedTuple):
     checkpoint: str | None = None
     options: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
+    is_frozen: bool = False
     is_trained: bool = True
 
 
@@ -53,11 +55,11 @@ BASELINES = {
 
 
 def started_from(pretrainings: Iterable[str]) -> dict[str, Arm]:
-    """Fine-tuned, and with the encoder frozen, from each pre-training."""
+    """Fine-tuned, and frozen, from each pre-training."""
     arms = {}
     for name in pretrainings:
         arms[name] = Arm(pretraining=name)
-        arms[name + FROZEN] = Arm(pretraining=name, options=("--freeze",))
+        arms[name + FROZEN] = Arm(pretraining=name, is_frozen=True)
     return arms
 
 
@@ -69,7 +71,7 @@ def from_files(given: Iterable[str]) -> dict[str, Arm]:
         if not path or not Path(path).is_file():
             raise UsageError(f"--checkpoint {text}: expected NAME=PATH, with the path of a checkpoint")
         arms[name] = Arm(checkpoint=path)
-        arms[name + FROZEN] = Arm(checkpoint=path, options=("--freeze",))
+        arms[name + FROZEN] = Arm(checkpoint=path, is_frozen=True)
     return arms
 
 

@@ -95,7 +95,7 @@ def run_all(
     """The predictions of every arm, by budget and seed."""
     cells = [
         Cell(name, arm, arm.checkpoint or checkpoints.get(arm.pretraining), labels, seed)
-        for labels, seed in itertools.product(args.budgets, args.seeds)
+        for seed, labels in itertools.product(args.seeds, args.budgets)  # whole seeds first, if it is interrupted
         for name, arm in plan.items()
         if not arm.members and arm.is_trained
     ]

@@ -16,8 +16,11 @@ import torch
 import main_tscls
 from benchmarks.evidence.arms import Arm
 from benchmarks.evidence.pretrain import file_name
-from datasets.catalog import Selection, open_classmap, open_eval
-from tscls.classifier import load_classifier
+from datasets.catalog import Selection, open_classmap, open_eval, open_labelled
+from datasets.store import SeriesSet, join
+from tscls.classifier import LEAST, Classifier, load_classifier
+from tscls.pretrained import open_encoder
+from tscls.probe import logistic_regression
 from utils.files import atomic_write, make_folder
 
 
@@ -62,8 +65,10 @@ def run_cell(cell: Cell, target: Target, logdir: Path) -> Predictions:
             if str(file["asked"]) == asked:
                 return Predictions(file["log_probability"], file["truth"])
     make_folder(folder)
-    trained = train(cell, target, folder) if cell.arm.is_trained else cell.checkpoint
-    found = predict(trained, target, cell.seed)
+    if cell.arm.is_frozen:
+        found = probe(cell, target)
+    else:
+        found = predict(train(cell, target, folder) if cell.arm.is_trained else cell.checkpoint, target, cell.seed)
     with atomic_write(kept) as partial:
         np.savez_compressed(partial, asked=asked, **found._asdict())
     return found
@@ -85,11 +90,33 @@ def train(cell: Cell, target: Target, folder: Path) -> Path:
     return run
 
 
+def probe(cell: Cell, target: Target) -> Predictions:
+    """What a logistic regression predicts that is fitted to features of the frozen encoder."""
+    encoder = open_encoder(cell.checkpoint, torch.device("cpu"), name=cell.arm.model)
+    selection = Selection(cell.labels, seed=cell.seed, leave_out=target.leave_out)
+    splits = open_labelled(target.datapath, target.year, selection)
+    labelled, tests = join((splits.train, splits.valid)), test_sets(target, cell.seed)
+    model = logistic_regression().fit(features(encoder, labelled), labelled.labels)
+    probability = np.full((sum(map(len, tests)), selection.nclasses + 1), LEAST)
+    probability[:, model.classes_] += np.concatenate([model.predict_proba(features(encoder, one)) for one in tests])
+    return Predictions(np.log(probability), np.concatenate([one.labels for one in tests]))
+
+
+def features(encoder: Classifier, series: SeriesSet) -> np.ndarray:
+    """(N, F)."""
+    return torch.cat(list(encoder.embed(series))).numpy()
+
+
+def test_sets(target: Target, seed: int) -> list[SeriesSet]:
+    """The test series of every year."""
+    selection = Selection(seed=seed, leave_out=target.leave_out)
+    return [open_eval(target.datapath, year, selection) for year in target.years]
+
+
 def predict(trained: str | Path, target: Target, seed: int) -> Predictions:
     """What a trained classifier predicts for the test series of every year."""
     classifier = load_classifier(trained, "cpu", classmap=open_classmap(target.datapath))
-    selection = Selection(seed=seed, leave_out=target.leave_out)
-    sets = [open_eval(target.datapath, year, selection) for year in target.years]
+    sets = test_sets(target, seed)
     parts = [part.numpy() for series in sets for part in classifier.predict(series)]
     return Predictions(np.concatenate(parts), np.concatenate([series.labels for series in sets]))
 

@@ -8,14 +8,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from benchmarks import ablations, label_efficiency
 from benchmarks.evidence import arms, command, pretrain, report, runs
 from benchmarks.evidence.arms import Arm, Pretraining
 from benchmarks.evidence.intervals import Interval, bootstrap
 from benchmarks.evidence.runs import Predictions
-from datasets.store import SeriesSet
+from datasets.catalog import Selection, open_eval, open_labelled
+from datasets.store import SeriesSet, join
 from tests.support.layout import SITES, make_series, store_of
+from tscls.pretrained import open_encoder
 from utils.errors import UsageError
 from utils.results import figures
 
@@ -145,7 +151,7 @@ def test_checkpoints_become_arms(tmp_path):
     file.touch()
     assert arms.from_files([f"mine={file}"]) == {
         "mine": Arm(checkpoint=str(file)),
-        "mine, frozen": Arm(checkpoint=str(file), options=("--freeze",)),
+        "mine, frozen": Arm(checkpoint=str(file), is_frozen=True),
     }
     for wrong in ("mine", f"mine={tmp_path / 'none.pth'}"):
         with pytest.raises(UsageError, match="expected NAME=PATH"):
@@ -226,6 +232,24 @@ def test_the_options_of_an_arm_reach_the_training(tmp_path, monkeypatch):
     ]
     runs.train(runs.Cell("s", Arm(), None, 50, 3), target._replace(leave_out=None), tmp_path)
     assert not {"--pretrained", "--leave-out", "--use-doy"} & set(calls[1])
+
+
+def test_a_frozen_arm_is_a_logistic_regression_of_features(data_root, tmp_path):
+    checkpoint = Path(__file__).parents[2] / label_efficiency.CHECKPOINT
+    cell = runs.Cell("x", Arm(is_frozen=True), str(checkpoint), 40, 7)
+    found = runs.run_cell(cell, runs.Target(str(data_root), 2019, (2019, 2020)), tmp_path)
+    encoder = open_encoder(checkpoint, torch.device("cpu"), name="stnet")
+    splits = open_labelled(data_root, 2019, Selection(40, seed=7))
+    evaluation = [splits.eval, open_eval(data_root, 2020)]
+    labelled, *tests = (
+        (torch.cat(list(encoder.embed(part))).numpy(), part.labels) for part in (join(splits[:2]), *evaluation)
+    )
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(*labelled)
+    expected = np.concatenate([model.predict(features) for features, _ in tests])
+    assert (found.log_probability.argmax(1) == expected).all() and found.log_probability.shape == (len(expected), 21)
+    assert found.truth.tolist() == [label for _, labels in tests for label in labels]
+    assert np.exp(found.log_probability).sum(1) == pytest.approx(np.ones(len(expected)), abs=1e-4)
+    assert [file.name for file in (tmp_path / "runs" / "x").iterdir()] == ["n40_seed7.npz"]  # nothing was trained
 
 
 def test_the_site_left_out_is_what_is_predicted(data_root, tmp_path):
