@@ -21,9 +21,10 @@ from datasets.simulate import ensure_default
 from datasets.store import SeriesSet
 from models import ESTIMATORS, INITS, NETWORKS, canonical_name, model_class
 from tscls.classifier import fresh_classifier, load_classifier
-from tscls.evaluation import check_classes, evaluate
+from tscls.evaluation import check_classes, evaluate, told_prior
 from tscls.notices import idle_flags, series_used
 from tscls.pretrained import length_methods, notes, start_from
+from tscls.prior import CHOICES, add_option, check_prior, read_shares
 from tscls.recipe import FEW_LABELS, RECIPES, Recipe, choose_recipe
 from tscls.resume import ADVICE, check_state, finished_tests, identity, state_for
 from tscls.training import check_batch, fit, fit_estimator
@@ -69,6 +70,7 @@ def get_args(argv: list[str] | None = None) -> Namespace:
     add("--seeds", type=int, nargs="+", default=list(SEEDS), help="one run for each")
     add("--regions", nargs="+", metavar="SITE", help="only these sites")
     add("--leave-out", metavar="SITE", help="train without this site and test on it alone")
+    add_option(parser)
     args = parser.parse_args(argv)
     args.years = args.years or (list(YEARS) if args.year in YEARS else [args.year])
     args.models = list(dict.fromkeys(canonical_name(name) for name in args.models))
@@ -201,7 +203,9 @@ def run_one(args: Namespace, run: Run, world: World, requests: Requests) -> Path
         return folder
     with claim(run.name_of, run.identity, world, **run.place) as place:
         if place.state is State.FINISHED:
-            tests = world.gather_objects(finished_tests(place.folder, run.sets) if world.is_main else None)[0]
+            prior = told_prior(args.prior)
+            tests = finished_tests(place.folder, run.sets, prior) if world.is_main else None
+            tests = world.gather_objects(tests)[0]
             if world.is_main:
                 print(f"{place.folder}: this run is there and finished; --overwrite repeats it")
                 for year, row in tests.items():
@@ -223,9 +227,11 @@ def test(args: Namespace, run: Run, folder: Path, sets: dict[int, SeriesSet], wo
     """Test the classifier that a run's folder holds; ``more`` is what ``evaluate`` takes of a training."""
     classifier = load_classifier(folder, world.device)
     check_classes(classifier, run.classmap, folder, args.datapath, "give the -c that it was trained with")
+    check_prior(args.prior, classifier.shares, classifier.classmap, folder)
     if args.draws is not None:
         classifier.draws = args.draws
     tested = {"train_year": args.year, "regions": args.regions or ([args.leave_out] if args.leave_out else [])}
+    tested["prior"] = args.prior
     evaluate(classifier, sets, folder, world, Precision(args.amp, world.device), **tested, **more)
 
 
@@ -247,6 +253,8 @@ def run_all(args: Namespace, world: World, requests: Requests) -> list[Path]:
     with world.main_first():
         ensure_default(args.datapath)
         classmap = open_classmap(args.datapath, args.nclasses)
+    if args.prior not in CHOICES:
+        read_shares(args.prior, classmap)  # before anything is trained
     if world.is_main:
         if len(set(args.seeds)) < len(args.seeds):
             print("--seeds: one is given more than once; it is run once")

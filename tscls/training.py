@@ -22,6 +22,7 @@ from tscls.classifier import Classifier
 from tscls.estimators import training_input
 from tscls.evaluation import scores_on
 from tscls.inputs import LabelledSeries
+from tscls.prior import training_shares
 from tscls.recipe import Recipe
 from utils.errors import UsageError
 from utils.metrics import SCORES
@@ -119,6 +120,7 @@ def fit_estimator(
     Every rank trains the same one, for scikit-learn has no other way.
     """
     series = training_series(splits, recipe)
+    classifier.shares = training_shares(series.labels, classifier.num_classes)
     x = training_input(series, classifier.way, classifier.seed)
     classifier.model.fit(x, series.labels)
     log = open_log(None)
@@ -152,6 +154,7 @@ class Training:
         self.precision, self.world, self.is_frozen = precision, world, is_frozen
         self.parts, series = trained_on(splits, recipe), training_series(splits, recipe)
         self.data = LabelledSeries(series, world, workers)
+        classifier.shares = training_shares(series.labels, classifier.num_classes)
         train_mode(self.network, is_frozen)  # before DDP is told what gets gradients
         # not by default, as compiling costs more than short runs gain; an epoch's last batch is of another size
         model = torch.compile(self.network, dynamic=False) if is_compiled else self.network

@@ -23,7 +23,7 @@ from utils.errors import Parser, UsageError, WriteError, exit_cleanly
 from utils.files import make_folder, write_csv, write_text
 from utils.metrics import SCORE_NAMES, SCORES, class_accuracies
 from utils.results import figures
-from utils.results.runs import COSTS, is_pretraining, read_runs, results, run_folders
+from utils.results.runs import COSTS, NO_PRIOR, TESTED, is_pretraining, read_runs, results, run_folders
 
 SHOWN = ("oa", "macro_f1", "macro_f1_present")  # scores in pictures
 NEEDED = ("epoch", "train_loss")  # columns of a trainlog.csv
@@ -130,7 +130,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over runs that differ only in seed, best OA first.
 
     `rows` are the `results` of the runs. A row of the summary has label, model, pretrained, budget, train_year,
-    the test set (year, regions: the training year if it was tested, else the first), runs, seeds, `<score>_mean`
+    the test (year, regions, prior: the training year if it was tested, else the first), runs, seeds, `<score>_mean`
     and `<score>_std` (n-1 in the denominator; 0 for one run) of SCORES (macro_f1_present is NaN for runs of earlier
     versions), and the means of parameters, train_seconds and series_per_s.
     """
@@ -142,19 +142,20 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _test_sets(rows: pd.DataFrame) -> pd.Series:
-    return (rows["year"] + " " + rows["regions"]).str.strip()
+    tested = (rows["year"] + " " + rows["regions"]).str.strip()
+    return tested + rows["prior"].map(lambda prior: "" if prior == NO_PRIOR else f" prior {prior}")
 
 
 def _by_test_set(rows: pd.DataFrame) -> pd.DataFrame:
     """All test sets of each experiment, experiments in the order of the comparison."""
     best = rows[rows["headline"]].groupby("label")["oa"].mean()
-    averages = _average(rows).sort_values(["label", "year", "regions"])
+    averages = _average(rows).sort_values(["label", *TESTED])
     return averages.sort_values("label", key=lambda labels: -labels.map(best), kind="stable", ignore_index=True)
 
 
 def _average(rows: pd.DataFrame) -> pd.DataFrame:
     """Average over the runs of each experiment and test set."""
-    by = ["experiment", "label", "model", "pretrained", "budget", "train_year", "year", "regions"]
+    by = ["experiment", "label", "model", "pretrained", "budget", "train_year", *TESTED]
     groups = rows.groupby(by, sort=False)
     columns = {"runs": groups.size(), "seeds": groups["seed"].agg(" ".join)}
     for score in SCORES:

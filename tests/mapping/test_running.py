@@ -51,7 +51,7 @@ class FakeJob(NamedTuple):
 @pytest.fixture
 def parts(tmp_path):
     parts = Parts(tmp_path / "map.tif")
-    parts.folder.mkdir()
+    parts.start({})
     return parts
 
 
