@@ -20,6 +20,7 @@ from datasets.duplicates import leaks
 from datasets.simulate import ensure_default
 from datasets.store import SeriesSet
 from models import ESTIMATORS, INITS, NETWORKS, canonical_name, model_class
+from tscls import calibration
 from tscls.classifier import fresh_classifier, load_classifier
 from tscls.evaluation import check_classes, evaluate, told_prior
 from tscls.notices import idle_flags, series_used
@@ -64,6 +65,7 @@ def get_args(argv: list[str] | None = None) -> Namespace:
     add("--init", choices=INITS, default="published", help="how fresh weights start")
     options.leave_to_recipe(parser, LEFT_TO_RECIPE)
     add("--pretrained", metavar="PATH", help="start the trunk from this checkpoint")
+    add("--calibrate", action="store_true", help=calibration.HELP)
     add("--freeze", action="store_true", help="train the decoder alone")
     add("--eval", action="store_true", help="no training: test what the run saved, with the settings it was saved with")
     add("--years", type=int, nargs="+", help="years to test on (default: YEARS, or --year if it is not one)")
@@ -149,7 +151,7 @@ def runs_of(args: Namespace, methods: dict[str, str], classmap: ClassMap, world:
 
 def identity_of(args: Namespace, name: str, method: str, seed: int, recipe: Recipe, splits: Splits) -> dict:
     """What decides what the run of one model and seed computes."""
-    kept = {key: getattr(args, key) for key in ("nclasses", "sequencelength", "freeze", "clip_grad")}
+    kept = {key: getattr(args, key) for key in ("nclasses", "sequencelength", "freeze", "clip_grad", "calibrate")}
     if model_class(name).uses_doy_flag:
         kept["use_doy"] = args.use_doy
     if args.amp:  # else the device decides
@@ -178,19 +180,35 @@ def train(args: Namespace, run: Run, place: Place, world: World, requests: Reque
         kept = recorded(vars(args)) | own | {"identity": run.identity}
         return RunLog(place.folder, kept, resume_epoch=resume_epoch)
 
-    seed_everything(seed)
-    model = {"sequencelength": args.sequencelength, "use_doy": args.use_doy, "init": recipe.init}
-    classifier = fresh_classifier(name, run.classmap, method, draws=recipe.draws, seed=seed, **model)
-    if name in ESTIMATORS:
-        return fit_estimator(classifier, run.splits, recipe, open_log), time.monotonic() - start
-    if args.pretrained:
-        taken = start_from(classifier.model, args.pretrained)
-        if world.is_main:
-            print(*notes(classifier.model, taken, args.pretrained), sep="\n")
-    flags = {"is_frozen": args.freeze, "is_compiled": bool(args.compile), "workers": args.workers}
-    flags |= {"saved": saved, "requests": requests, "save_minutes": args.save_minutes, "print_freq": args.print_freq}
-    precision = Precision(args.amp, world.device, args.clip_grad)
-    log = fit(classifier, run.splits, recipe, place.folder, open_log, precision, world, identity=run.identity, **flags)
+    temperature = float(saved.content.get("temperature", 1)) if saved else 1.0
+
+    def learn(splits: Splits, folder: Path, fold: int = 0) -> RunLog | None:
+        """Train on these series, for the run itself or for a fold of its calibration, and save in a folder."""
+        seed_everything(seed)
+        model = {"sequencelength": args.sequencelength, "use_doy": args.use_doy, "init": recipe.init}
+        classifier = fresh_classifier(name, run.classmap, method, draws=recipe.draws, seed=seed, **model)
+        classifier.temperature = 1.0 if fold else temperature
+        same, state, logs = {**run.identity, "fold": fold} if fold else run.identity, saved, open_log
+        if fold:
+            state, _ = find_saved(run.place["resume"] and AUTO, folder, ADVICE)
+            logs = partial(calibration.open_log, folder, {"model": name, "fold": fold}, world)
+        if name in ESTIMATORS:
+            return fit_estimator(classifier, splits, recipe, logs)
+        if args.pretrained:
+            taken = start_from(classifier.model, args.pretrained)
+            if world.is_main and fold < 2:
+                print(*notes(classifier.model, taken, args.pretrained), sep="\n")
+        flags = {"is_frozen": args.freeze, "is_compiled": bool(args.compile), "workers": args.workers}
+        flags |= {"saved": state, "requests": requests, "save_minutes": args.save_minutes}
+        flags |= {"identity": same, "print_freq": args.print_freq}
+        precision = Precision(args.amp, world.device, args.clip_grad)
+        return fit(classifier, splits, recipe, folder, logs, precision, world, **flags)
+
+    if args.calibrate and not saved:
+        predicted = {"world": world, "precision": Precision(args.amp, world.device)}
+        temperature = calibration.held_out_temperature(learn, run.splits, place.folder, seed, **predicted)
+    log = learn(run.splits, place.folder)
+    calibration.forget(place.folder, world)
     return log, time.monotonic() - start + (saved.content["training"]["seconds"] if saved else 0)
 
 

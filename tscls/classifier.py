@@ -114,18 +114,20 @@ class Classifier:
         series: SeriesSet,
         *,
         draws: int | None = None,
+        temperature: float | None = None,
         batch_size: int | None = None,
         precision: Precision | None = None,
         rank: int = 0,
     ) -> Iterator[Tensor]:
         """Log-probabilities of the series, in their order: (B, classes) float32 on the CPU, one piece after another.
 
-        ``draws`` in place of the classifier's own; ``precision``: the mixed precision of networks (default: none);
-        processes that predict parts of one set give their ``rank``, so that their draws differ.
+        ``draws`` and ``temperature`` in place of the classifier's own; ``precision``: the mixed precision of networks
+        (default: none); processes that predict parts of one set give their ``rank``, so that their draws differ.
         Without draws equal series have equal predictions, whatever they are batched with.
         """
         pieces = self._run(series, self._log_probability, _mean_probability, draws, batch_size, precision, rank)
-        return map(self._adjusted, pieces)
+        temperature = self.temperature if temperature is None else temperature
+        return (self._adjusted(piece, temperature) for piece in pieces)
 
     def embed(
         self,
@@ -176,9 +178,9 @@ class Classifier:
                 parts.append(part.float().cpu())
             yield torch.cat(parts)[np.argsort(np.concatenate(batches))]
 
-    def _adjusted(self, log_probability: Tensor) -> Tensor:
-        """At the temperature of the classifier, and for the class shares of the place."""
-        log_probability = cooled(log_probability, self.temperature)
+    def _adjusted(self, log_probability: Tensor, temperature: float) -> Tensor:
+        """At a temperature, and for the class shares of the place."""
+        log_probability = cooled(log_probability, temperature)
         return log_probability if self.there is None else self.corrected(log_probability, self.there)
 
     def corrected(self, log_probability: Tensor, there: np.ndarray) -> Tensor:

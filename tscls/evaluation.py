@@ -18,6 +18,7 @@ from datasets.store import SeriesSet
 from tscls.classifier import BATCH, Classifier
 from tscls.prior import CHOICES, ESTIMATE, NONE, SAMPLE, readable_shares, share_table, shares_there, spread
 from tscls.resume import TESTLOG, tests_of, told_file, told_series
+from tscls.trust import at_per_cents, calibration_error, coverage, reliability
 from utils.errors import UsageError
 from utils.files import write_array, write_csv, write_text
 from utils.metrics import SCORES, readable, score
@@ -26,7 +27,7 @@ from utils.report import write_run_report
 from utils.results.logs import RunLog, write_rows
 from utils.runtime.distributed import World
 
-LOGGED = (*SCORES, "loss", "series", "series_per_s")  # in testlog.csv
+LOGGED = (*SCORES, "loss", "ece", "series", "series_per_s")  # in testlog.csv
 
 
 def predict_all(
@@ -35,12 +36,13 @@ def predict_all(
     world: World,
     *,
     draws: int | None = None,
+    temperature: float | None = None,
     precision: Precision | None = None,
 ) -> Tensor:
     """Log-probabilities (N, classes) of the whole set, on every rank; each predicts its shard."""
     batches = split_batches(np.arange(len(series)), BATCH)
     shards = [np.concatenate([world.shard(batch, rank) for batch in batches]) for rank in range(world.size)]
-    options = {"draws": draws, "precision": precision, "rank": world.rank}
+    options = {"draws": draws, "temperature": temperature, "precision": precision, "rank": world.rank}
     parts = list(classifier.predict(series.take(shards[world.rank]), batch_size=max(1, BATCH // world.size), **options))
     gathered = world.all_gather(torch.cat(parts) if parts else torch.empty(0, classifier.num_classes))
     return gathered[np.argsort(np.concatenate(shards))]
@@ -52,11 +54,13 @@ def scores_on(
     world: World,
     *,
     draws: int | None = None,
+    temperature: float | None = None,
     precision: Precision | None = None,
 ) -> dict[str, float | np.ndarray]:
     """Loss and every metric of the predictions of labelled series, their number, and ``series_per_s``."""
     start = time.monotonic()
-    log_probability = predict_all(classifier, series, world, draws=draws, precision=precision)
+    options = {"draws": draws, "temperature": temperature, "precision": precision}
+    log_probability = predict_all(classifier, series, world, **options)
     scores = score(log_probability, series.labels)
     return {**scores, "series": len(series), "series_per_s": len(series) / (time.monotonic() - start)}
 
@@ -136,7 +140,9 @@ def evaluate(
                 write_csv(folder / f"class_shares{year_tag}.csv", shares)
                 print(f"class shares of {year}, estimated\n{readable_shares(shares)}")
         for told, log_probability in tests.items():
-            scores = {**score(log_probability, series.labels), **speed}
+            numbers = log_probability.numpy()
+            ece = calibration_error(numbers, series.labels)
+            scores = {**score(log_probability, series.labels), "ece": ece, **speed}
             rows[year, told] = {
                 "year": year,
                 "regions": "+".join(regions),
@@ -149,6 +155,8 @@ def evaluate(
             tag = year_tag + prior_tag(told)
             write_array(folder / f"test_conf_mat{tag}.npy", scores["confusion_matrix"])
             write_array(folder / f"test_class_f1{tag}.npy", scores["class_f1"])
+            write_csv(folder / f"test_reliability{tag}.csv", reliability(numbers, series.labels))
+            write_csv(folder / f"test_coverage{tag}.csv", at_per_cents(coverage(numbers, series.labels)))
             if log:
                 log.scalars(f"test_{year}{prior_tag(told)}", {name: scores[name] for name in SCORES}, len(log.rows))
             tested = f"{year}" if told == NONE else f"{year}, prior {told}"

@@ -92,7 +92,8 @@ def fit(
             world.average_statistics(classifier.model)
             is_best = not recipe.patience and run.is_last(recipe.epochs, None)
             if recipe.patience:
-                scores = scores_on(classifier, splits.valid, world, draws=VALIDATION_DRAWS, precision=precision)
+                options = {"draws": VALIDATION_DRAWS, "temperature": 1, "precision": precision}
+                scores = scores_on(classifier, splits.valid, world, **options)
                 row |= {f"valid_{name}": scores[name] for name in ("loss", *SCORES)}
                 check_finite(scores["loss"], "the validation loss", epoch)
                 is_best = run.end_epoch(scores["loss"])

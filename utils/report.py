@@ -3,7 +3,8 @@
     python -m utils.report results                       # every run below results/
     python -m utils.report results/T_* other --out docs  # chosen runs, tables elsewhere
 
-In each run folder: test_class_f1.csv (F1, user's and producer's accuracy), confusion_matrix.png, learning_curve.png.
+In each run folder: test_class_f1.csv (F1, user's and producer's accuracy), confusion_matrix.png, trust.png,
+learning_curve.png.
 In --out: comparison.csv (numbers), .md and .png, and years.csv, .md and .png if runs were tested on several sets.
 """
 
@@ -26,6 +27,10 @@ from utils.results import figures
 from utils.results.runs import COSTS, NO_PRIOR, TESTED, is_pretraining, read_runs, results, run_folders
 
 SHOWN = ("oa", "macro_f1", "macro_f1_present")  # scores in pictures
+TRUST = {  # tables of a test, and their columns
+    "reliability": ("low", "high", "series", "confidence", "accuracy"),
+    "coverage": ("coverage", "accuracy"),
+}
 NEEDED = ("epoch", "train_loss")  # columns of a trainlog.csv
 _failures: set[int | None] = set()  # of pictures that could not be written, as the system numbers them
 Where = str | Path | Sequence[str | Path]
@@ -34,7 +39,8 @@ Where = str | Path | Sequence[str | Path]
 def write_run_report(folder: str | Path) -> list[Path]:
     """Write what a run folder's logs allow: accuracies by class and confusion matrix a test set, learning curve.
 
-    Reads test_conf_mat*.npy (rows true) with classes.json, and trainlog.csv; returns the files written.
+    Reads test_conf_mat*.npy (rows true) with classes.json, test_reliability*.csv with test_coverage*.csv, and
+    trainlog.csv; returns the files written.
 
     A picture that cannot be written is left out, with a line.
 
@@ -46,6 +52,8 @@ def write_run_report(folder: str | Path) -> list[Path]:
     try:
         for file in sorted(folder.glob("test_conf_mat*.npy")):
             written += _write_test_report(folder, file.stem.removeprefix("test_conf_mat"))
+        for file in sorted(folder.glob("test_reliability*.csv")) if _pictures() else ():
+            written += _draw_trust(folder, file.stem.removeprefix("test_reliability"))
         if (folder / "trainlog.csv").is_file() and _pictures():
             written += _write_learning_curve(folder)
     except WriteError:
@@ -74,6 +82,19 @@ def _write_test_report(folder: Path, tag: str) -> list[Path]:
     title = folder.name + tag.replace("_", ", tested on ", 1)
     draw = functools.partial(figures.confusion_matrix, matrix, names, title=title)
     return [path, *(_draw(folder / f"confusion_matrix{tag}.png", draw) if _pictures() else [])]
+
+
+def _draw_trust(folder: Path, tag: str) -> list[Path]:
+    """Calibration and coverage of a test as a picture."""
+    tables = {}
+    for name, needed in TRUST.items():
+        file = folder / f"test_{name}{tag}.csv"
+        tables[name] = _read(file, pd.read_csv)
+        missing = [column for column in needed if column not in tables[name]]
+        if missing or tables[name].empty:
+            raise UsageError(f"{file}: no full report: no {' and '.join(missing) or 'row'} in it")
+    draw = functools.partial(figures.trust, *tables.values(), title=folder.name + tag.replace("_", ", tested on ", 1))
+    return _draw(folder / f"trust{tag}.png", draw)
 
 
 def _read_matrix(file: Path) -> np.ndarray:
