@@ -159,6 +159,7 @@ def train(
                     log_step(run, figures, bar, log)
                 if is_log_step or world.size == 1:  # it is a collective
                     keeper.after_step()
+            watch.finish()
             means = run.means()
             speed = bar.close()
             held_out = evaluate(run, data)
@@ -253,10 +254,9 @@ def evaluate_saved(args: argparse.Namespace, run: RunState, data: PretrainingDat
 
 def already_done(args: argparse.Namespace, run: RunState, place: Place, saved: Saved | None) -> str | None:
     """Why there is nothing to train, or None."""
-    if saved is None or args.resume != AUTO and place.state is State.FINISHED:
-        told = f"{place.folder}: this run is there and finished; --overwrite repeats it"
-        return told if place.state is State.FINISHED else None
-    if not run.is_finished(args.epochs, args.patience):
+    if place.state is State.FINISHED and (saved is None or args.resume != AUTO):
+        return f"{place.folder}: this run is there and finished; --overwrite repeats it"
+    if saved is None or not run.is_finished(args.epochs, args.patience):
         return None
     if run.world.is_main and place.state is State.UNFINISHED:  # it was killed when nothing but the mark was missing
         place.finish()

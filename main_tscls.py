@@ -196,7 +196,7 @@ def train(args: Namespace, run: Run, place: Place, world: World, requests: Reque
             return fit_estimator(classifier, splits, recipe, logs)
         if args.pretrained:
             taken = start_from(classifier.model, args.pretrained)
-            if world.is_main and fold < 2:
+            if world.is_main and not fold:
                 print(*notes(classifier.model, taken, args.pretrained), sep="\n")
         flags = {"is_frozen": args.freeze, "is_compiled": bool(args.compile), "workers": args.workers}
         flags |= {"saved": state, "requests": requests, "save_minutes": args.save_minutes}
@@ -209,7 +209,7 @@ def train(args: Namespace, run: Run, place: Place, world: World, requests: Reque
         temperature = calibration.held_out_temperature(learn, run.splits, place.folder, seed, **predicted)
     log = learn(run.splits, place.folder)
     calibration.forget(place.folder, world)
-    return log, time.monotonic() - start + (saved.content["training"]["seconds"] if saved else 0)
+    return log, time.monotonic() - start + (saved.content["training"].get("seconds", 0) if saved else 0)
 
 
 def run_one(args: Namespace, run: Run, world: World, requests: Requests) -> Path:

@@ -20,8 +20,8 @@ from utils.errors import Parser, exit_cleanly
 from utils.report import write_comparison
 
 LOGDIR = "demo-results"
-PRETRAINING = "transformer --rc --use-doy --mlp -n 3000 -b 128 --moco-k 2048 -e 3"
-TRAINING = "stnet --rc -n 100 --seeds 111 222"
+PRETRAINING = "transformer --rc --use-doy --mlp -n 3000 -b 128 --moco-k 2048 -e 3 --overwrite"
+TRAINING = "stnet --rc -n 100 --seeds 111 222 --overwrite"
 
 
 def say(command: str) -> None:

@@ -1,4 +1,4 @@
-"""The cost of a store: time to open it, memory while streaming, bytes on disk, conversion of published files.
+"""The cost of a store: time to open it, memory, checksums, bytes on disk, conversion of published files.
 
     python -m benchmarks.store --sim-root data
 
@@ -159,6 +159,31 @@ def report_memory(sets: list[SeriesSet], batchsize: int) -> None:
         say(what, medians[count], "MB", medians[fewest], f"target: as {fewest},")
 
 
+# -- checksums ---------------------------------------------------------------------------------------------------------
+
+
+def report_checksums(series: SeriesSet, batchsize: int, rounds: int) -> None:
+    """An epoch of batches in which every checksum is compared, and one in which none is left, against none at all."""
+    store, names = series.store, ("bands", "doy", "offsets")
+    mapped = (np.load(store.path / f"{name}.npy", mmap_mode="r") for name in names)
+    batches = split_batches(np.random.default_rng(0).permutation(len(store)), batchsize)
+
+    def epoch(opened: Store) -> None:
+        for _ in MappedSeries(SeriesSet.whole(opened), CPU).stream(batches):
+            ...
+
+    read, unchecked = Store.open(store.path), Store(store.path, store.source, store.meta, *mapped)
+    epoch(read)
+    works = {
+        "none": lambda: epoch(unchecked),
+        "the first epoch, comparing checksums": lambda: epoch(Store.open(store.path)),
+        "a later epoch": lambda: epoch(read),
+    }
+    times = best(works, rounds, CPU)
+    for name in list(works)[1:]:
+        say(f"{name}, {len(store):,} series", times[name], "s", times["none"], "without checksums:")
+
+
 # -- bytes and conversion ----------------------------------------------------------------------------------------------
 
 
@@ -212,6 +237,7 @@ def main(argv: list[str] | None = None) -> None:
         sets = [simulated(Path(folder), count, args.workers) for count in sorted(set(args.series))]
         report_opening(sets[-1], args.rounds)
         report_memory(sets, args.batchsize)
+        report_checksums(sets[0], args.batchsize, args.rounds)
         report_conversion(sets[0].take(np.arange(min(args.converted, len(sets[0])))), args.rounds)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from datasets.errors import DataError
+from datasets.location import may_write
 from datasets.store import Store
 from datasets.writer import StoreWriter
 from utils.errors import WriteError
@@ -37,7 +37,7 @@ def cached_store(
             return store
     reasons, unwritable = [], None
     for folder in folders:
-        if not _may_write(folder):
+        if not may_write(folder):
             reasons.append(f"{folder} is read-only")
             continue
         try:
@@ -78,9 +78,3 @@ def _stamp(files: Sequence[Path]) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _may_write(folder: Path) -> bool:
-    """Whether the folder can be put in place. The write bits count too: root may write anywhere, and should not."""
-    existing = next(parent for parent in folder.absolute().parents if parent.exists())
-    return bool(existing.stat().st_mode & 0o222) and os.access(existing, os.W_OK)

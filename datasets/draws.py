@@ -27,9 +27,9 @@ def normal(shape: Sequence[int], device: torch.device, source: Source) -> Tensor
 
 
 def _draw(kind: Kind, shape: Sequence[int], device: torch.device, source: Source) -> Tensor:
-    if isinstance(source, torch.Generator):
-        return kind(shape, device=device, generator=source)
-    return source(kind, shape, device)
+    if callable(source):  # torch 2.4 cannot compile isinstance of a function
+        return source(kind, shape, device)
+    return kind(shape, device=device, generator=source)
 
 
 def plan(transform: Callable[[Source], object]) -> list[tuple[Kind, Sequence[int]]]:

@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from datasets.classmap import CDL20, write_classmap
 from datasets.errors import DataError
-from datasets.location import DEFAULT, REPOSITORY, locate
+from datasets.location import DEFAULT, default_path, locate
 from datasets.optional import need
 from datasets.simulation.blocks import BLOCK, BlockPlan, SeriesBlock, simulate_block
 from datasets.simulation.landscape import ScenePlan
@@ -43,7 +43,6 @@ from datasets.store import StoreWriter
 from utils.errors import Parser, WriteError, exit_cleanly
 from utils.files import atomic_folder, one_at_a_time
 
-DEFAULT_PATH = REPOSITORY / DEFAULT
 UNLABELLED, TRAIN, VALID, EVALUATION = 20_000, 6_000, 1_000, 3_000
 YEARS = (2019, 2020, 2021)
 SEED = 2019
@@ -128,7 +127,7 @@ def ensure_default(datapath: str | Path) -> Path:
     Of several processes that begin together one makes them and the others wait for it.
     """
     path = locate(datapath)
-    if path.resolve() != DEFAULT_PATH.resolve() or _is_filled(path):
+    if path.resolve() != default_path().resolve() or _is_filled(path):
         return path
     with one_at_a_time(path):
         if not _is_filled(path):
@@ -299,7 +298,7 @@ def main(argv: list[str] | None = None) -> None:
         _refuse(scene, "for a scene only; add --scene FOLDER or leave out")
         if "years" in pools:
             pools["years"] = tuple(pools["years"])
-        simulate(pools.pop("out", DEFAULT_PATH), **pools, **common)
+        simulate(pools.pop("out", default_path()), **pools, **common)
         return
     _refuse(pools, "not for a scene; leave out, or leave out --scene")
     for name in ("site", "year"):

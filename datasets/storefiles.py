@@ -45,6 +45,8 @@ def read_meta(path: Path) -> dict:
             raise DataError(f"{file}: its {key} is {json.dumps(meta[key])[:60]}, so it is damaged; {AGAIN}")
     if "checksums" in meta:
         _check_sums(file, meta)
+    elif unknown := sorted(set(meta) - {"format", "version", *expected}):
+        raise DataError(f"{file}: has {', '.join(unknown)[:60]} and no checksums, so it is damaged; {AGAIN}")
     else:
         _note_no_checksums(path)
     return meta
@@ -160,6 +162,7 @@ def write_checksums(path: Path) -> None:
     file = path / "meta.json"
     meta = json.loads(file.read_text(encoding="utf-8"))
     meta.pop("checksums", None)
+    meta.pop("absurd", None)  # of what was in it before
     arrays = map_arrays(path, str(path), meta)
     sums = {name: checksums.of_array(np.asarray(array)) for name, array in zip(ARRAYS, arrays, strict=True)}
     if (path / "index.csv").exists():

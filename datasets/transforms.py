@@ -124,7 +124,7 @@ def temporal_shift(series: Series, generator: Source, probability: float = SHIFT
     source = torch.remainder(time - steps[:, None], series.length[:, None])  # (B, L)
     source = torch.where(time < series.length[:, None], source, time)
     values = series.values.gather(1, source[..., None].expand_as(series.values))
-    return series._replace(values=values)
+    return Series(values, *series[1:])
 
 
 def spectral_noise(series: Series, generator: Source, probability: float = 0.15, scale: float = 0.5) -> Series:
@@ -137,7 +137,7 @@ def spectral_noise(series: Series, generator: Source, probability: float = 0.15,
     sign = (draw < probability / 2).float() - ((draw >= probability / 2) & (draw < probability)).float()
     noise = normal(values.shape, device, generator).abs().mul_(scale)
     noise *= _statistics(device)[1] * (sign * real_observations(series))[..., None]
-    return series._replace(values=values + noise)
+    return Series(values + noise, *series[1:])
 
 
 def remove(series: Series, generator: Source, probability: float = 0.15) -> Series:

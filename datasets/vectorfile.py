@@ -11,6 +11,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
+
 from datasets.errors import DataError
 from datasets.optional import need
 
@@ -37,10 +39,23 @@ def read_frame(path: Path, what: str, **options):
     options = {name: value for name, value in options.items() if value is not None}
     try:
         if kind == "GeoParquet":
-            return geopandas.read_parquet(path)
-        return geopandas.read_file(path, engine="pyogrio", **options)
+            frame = geopandas.read_parquet(path)
+        else:
+            frame = geopandas.read_file(path, engine="pyogrio", **options)
     except Exception as error:  # of many kinds, by the library that reads the format
         raise DataError(f"{path}: cannot be read as {what} ({' '.join(str(error).split())})") from None
+    if isinstance(frame, geopandas.GeoDataFrame) and frame.active_geometry_name is not None:
+        _check_coordinates(frame, path)
+    return frame
+
+
+def _check_coordinates(frame, path: Path) -> None:
+    coordinates, features = need("shapely", "reading polygons").get_coordinates(frame.geometry, return_index=True)
+    bad = ~np.isfinite(coordinates).all(axis=1)
+    if bad.any():
+        place = int(bad.argmax())
+        x, y = coordinates[place]
+        raise DataError(f"{path}: feature {features[place]} has the coordinates {x:g}, {y:g}; expected finite numbers")
 
 
 def format_of(path: Path, what: str) -> str:
@@ -78,6 +93,8 @@ def _check_tables(path: Path) -> None:
     except (sqlite3.Error, UnicodeError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as GeoPackage ({' '.join(str(error).split())})") from None
     for kind, name, sql in entries:
+        if not isinstance(sql, str):
+            raise DataError(f"{path}: cannot be read as GeoPackage (its schema is damaged)")
         virtual = re.match(r"\s*CREATE\s+VIRTUAL\s+TABLE", sql, re.IGNORECASE)
         if kind == "view" or virtual and not re.search(r"\bUSING\s+rtree\b", sql, re.IGNORECASE):
             raise DataError(f"{path}: has the {'virtual table' if virtual else 'view'} {name}; expected plain tables")

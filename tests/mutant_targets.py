@@ -9,7 +9,6 @@ _LOOP = ("tests/pretraining/test_pretraining.py",)
 _RUNS = ("tests/scripts/test_two_ranks_reference.py", "tests/scripts/test_learning.py")
 _OPTIONS = "tests/pretraining/test_options.py"
 _PRETRAINING = tuple(f"tests/pretraining/test_{name}.py" for name in ("state", "step", "resuming"))
-_RESUMING = ("tests/tscls/test_resuming.py", "tests/pretraining/test_resuming.py", "tests/scripts/test_killed.py")
 
 
 def _maps(*names: str) -> tuple[str, ...]:
@@ -18,6 +17,10 @@ def _maps(*names: str) -> tuple[str, ...]:
 
 # Target: the tests that must notice, the quick ones first. What is not there is skipped.
 TARGETS = {
+    "utils/files.py": ("tests/utils/test_files.py", "tests/utils/test_checkpoint.py", "tests/utils/test_folders.py"),
+    "utils/locks.py": ("tests/utils/test_locks.py", "tests/utils/test_folders.py"),
+    "utils/results/folders.py": ("tests/utils/test_folders.py", "tests/scripts/test_two_at_once.py"),
+    "utils/results/tensorboard.py": ("tests/utils/test_logs.py", "tests/scripts/test_full_disks.py"),
     "utils/schedule.py": ("tests/utils/test_schedule.py", *_MOCO),
     "moco/loss.py": ("tests/moco/test_loss.py", "tests/moco/test_moco.py"),
     "moco/loader.py": ("tests/moco/test_loader.py", *_MOCO),
@@ -25,15 +28,15 @@ TARGETS = {
     "moco/builder.py": ("tests/moco/test_moco.py", *_MOCO, *_RUNS),
     "pretraining/data.py": ("tests/pretraining/test_labels.py", *_MOCO, *_PRETRAINING, *_RUNS),
     "pretraining/step.py": ("tests/pretraining/test_step.py", *_MOCO, *_RUNS),
-    "utils/results/state.py": ("tests/utils/test_state.py", "tests/pretraining/test_state.py", *_RESUMING),
-    "utils/results/resume.py": ("tests/utils/test_resume.py", *_RESUMING),
-    "utils/results/keeper.py": ("tests/utils/test_keeper.py", *_RESUMING),
-    "utils/results/losses.py": ("tests/utils/test_losses.py", *_RESUMING),
-    "utils/runtime/signals.py": ("tests/utils/test_stopping.py", *_RESUMING),
-    "utils/precision.py": ("tests/utils/test_precision.py", *_RESUMING),
+    "utils/results/state.py": ("tests/utils/test_state.py", "tests/pretraining/test_state.py"),
+    "utils/results/resume.py": ("tests/utils/test_resume.py",),
+    "utils/results/keeper.py": ("tests/utils/test_keeper.py",),
+    "utils/results/losses.py": ("tests/utils/test_losses.py",),
+    "utils/runtime/signals.py": ("tests/utils/test_stopping.py",),
+    "utils/precision.py": ("tests/utils/test_precision.py", "tests/pretraining/test_step.py"),
     "datasets/numbers.py": ("tests/datasets/test_numbers.py",),
     "pretraining/resume.py": (*_PRETRAINING, "tests/scripts/test_mistakes.py", "tests/pretraining/test_same_run.py"),
-    "tscls/resume.py": ("tests/tscls/test_resuming.py", "tests/scripts/test_killed.py"),
+    "tscls/resume.py": ("tests/tscls/test_resuming.py",),
     "pretraining/joint.py": tuple(
         f"tests/pretraining/test_{name}.py" for name in ("simclr", "barlow", "supcon", "pretexts")
     ),
@@ -45,7 +48,7 @@ TARGETS = {
     "pretraining/summed.py": ("tests/pretraining/test_summed.py", _OPTIONS, "tests/pretraining/test_pretexts.py"),
     "tscls/test.py": ("tests/tscls/test_testing.py", "tests/pretraining/test_pretexts.py"),
     "tscls/inputs.py": (*_TSCLS, "tests/scripts/test_tscls_full_series.py", "tests/tscls", *_RUNS),
-    "tscls/training.py": ("tests/tscls/test_fit.py", *_TSCLS, *_RESUMING, "tests/tscls", *_RUNS),
+    "tscls/training.py": ("tests/tscls/test_fit.py", *_TSCLS, "tests/tscls", *_RUNS),
     "tscls/classifier.py": ("tests/tscls/test_classifier.py", "tests/tscls/test_loading.py", *_TSCLS, "tests/tscls"),
     "tscls/evaluation.py": ("tests/tscls/test_evaluation.py", *_TSCLS, "tests/tscls", *_RUNS),
     "tscls/probe.py": ("tests/tscls/test_probe.py",),
@@ -54,11 +57,20 @@ TARGETS = {
         *_MOCO,
         *_PRETRAINING,
         "tests/tscls/test_probe.py",
-        "tests/scripts/test_killed.py",
         *_RUNS,
         "tests/scripts/test_mistakes.py",
     ),
-    "main_tscls.py": (*_TSCLS, *_RESUMING, "tests/tscls", *_RUNS, "tests/scripts/test_mistakes.py"),
+    "main_tscls.py": (*_TSCLS, "tests/tscls", *_RUNS, "tests/scripts/test_mistakes.py"),
+    "datasets/checksums.py": ("tests/datasets/test_checksums.py", "tests/datasets/test_store.py"),
+    "datasets/storefiles.py": ("tests/datasets/test_checksums.py", "tests/datasets/test_store.py"),
+    "datasets/npyfile.py": ("tests/datasets/test_checksums.py", "tests/datasets/test_store.py"),
+    "datasets/screening.py": ("tests/datasets/test_screening.py",),
+    "datasets/duplicates.py": ("tests/datasets/test_screening.py",),
+    "datasets/check.py": ("tests/datasets/test_screening.py",),
+    "datasets/vectorfile.py": ("tests/datasets/test_hostile.py",),
+    "datasets/xmlfile.py": ("tests/datasets/test_hostile.py",),
+    "utils/archive.py": ("tests/utils/test_damaged_checkpoints.py", "tests/tscls/test_loading.py"),
+    "utils/digests.py": ("tests/utils/test_damaged_checkpoints.py",),
     "mapping/windows.py": _maps("windows", "predict"),
     "mapping/parts.py": _maps("parts", "interruptions"),
     "mapping/writing.py": _maps("writing", "outputs", "interruptions"),

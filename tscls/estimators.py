@@ -23,8 +23,15 @@ from utils.runtime.seeding import make_generator
 
 BATCH = 512  # series that are made input of together
 CLASSIFIERS = (RandomForestClassifier, Pipeline, HistGradientBoostingClassifier)
-# Beside what skops trusts by itself: the trees, which are arrays in a compiled class.
-TRUSTED = ("sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor")
+# Beside what skops trusts by itself: the trees, which are arrays in a compiled class, and with scikit-learn 1.4 what
+# gradient boosting keeps of its binning and its loss.
+TRUSTED = (
+    "sklearn.tree._tree.Tree",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
+    *(f"sklearn._loss.loss.{name}" for name in ("HalfBinomialLoss", "HalfMultinomialLoss")),
+    *(f"sklearn._loss.link.{name}" for name in ("Interval", "LogitLink", "HalfLogitLink", "MultinomialLogit")),
+)
 
 
 def training_input(series: SeriesSet, way: Way, seed: int) -> np.ndarray:

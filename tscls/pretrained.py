@@ -55,8 +55,8 @@ def open_encoder(path: str | Path, device: torch.device, *, name: str | None = N
     """
     file = find_checkpoint(path)
     saved = load_checkpoint(file, ADVICE) if file.suffix != ".skops" else {}
-    if not saved or "classmap" in saved or not is_pretraining_state(saved["model_state"]):
-        loaded = load_classifier(file, device, model=name, advice=ADVICE)
+    if not saved or name is None and ("classmap" in saved or not is_pretraining_state(saved["model_state"])):
+        loaded = load_classifier(file, device, advice=ADVICE)
         if not loaded.is_network:
             raise ModelError(f"{loaded.name} has no features: only networks do")
         return loaded

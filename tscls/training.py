@@ -104,7 +104,7 @@ def fit(
                     where = {"epoch": epoch, "val_loss_min": run.best, "not_improved_count": run.epochs_since_best}
                     classifier.save(log.folder / "model_best.pth", **where)
             progress.epoch(row, is_last)
-            keeper.after_epoch(is_last=is_last)
+            keeper.after_epoch()  # after the last one too, as the test is still to come
             run.begin_epoch()
             if is_last:
                 if world.is_main:

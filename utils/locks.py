@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import os
 import socket
-import warnings
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 WITHOUT_LOCKS = frozenset((ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP))  # what file systems say that have none
 
@@ -53,29 +58,30 @@ def acquire(path: Path, **options) -> BaseFileLock:
     Raises:
         Held: another process has held it for the whole ``timeout``.
     """
-    was_there = path.exists()
+    kind = FileLock if _has_locks(path.parent) else SoftFileLock
     try:
-        try:
-            lock = _acquired(FileLock(path, **options))
-        except OSError as error:
-            if error.errno not in WITHOUT_LOCKS:  # a Timeout, which is an OSError, has none
-                raise
-            if not was_there:  # but made by this attempt
-                path.unlink(missing_ok=True)
-            lock = _acquired(SoftFileLock(path, **options))
+        lock = kind(path, **options)
+        lock.acquire()
     except Timeout:
         raise Held(holder_of(path)) from None
-    if not isinstance(lock, SoftFileLock):  # which has done it itself
+    if kind is FileLock:  # the other one does it itself
         with suppress(OSError):  # Windows, where a locked file cannot be written
             path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n", encoding="utf-8")
     return lock
 
 
-def _acquired(lock: BaseFileLock) -> BaseFileLock:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that it does without flock where there is none (ENOSYS)
-        lock.acquire()
-    return lock
+def _has_locks(folder: Path) -> bool:
+    """Whether the file system of a folder has locks; on Windows every one has."""
+    if fcntl is None:
+        return True
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
+            return False
+    return True
 
 
 def holder_of(path: Path) -> str:

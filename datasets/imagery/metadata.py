@@ -25,6 +25,7 @@ from datasets.imagery.dates import find_date
 from datasets.imagery.raster import Header
 
 SHIFT = -1000.0  # DN, BOA_ADD_OFFSET of all bands since baseline 04.00
+LARGEST = 10_000  # scale or offset of an asset that is believed
 FIRST_SHIFTED = (4, 0)
 APPLIED = "earthsearch:boa_offset_applied"
 
@@ -73,6 +74,10 @@ def _decide(header, band, tags, item, product, baseline, named_by) -> tuple[floa
             return *stated, "scale and offset of the asset in the STAC item"
     scale, offset = header.scales[band], header.offsets[band]
     if (scale, offset) != (1, 0):
+        if not (0 < scale <= LARGEST and abs(offset) <= LARGEST):
+            raise DataError(
+                f"{header.path}: scale {scale} and offset {offset} cannot be; get it again, or give --offset"
+            )
         return _round(scale / DN_SCALE), _round(offset / DN_SCALE), "scale and offset in the file"
     if baseline:
         shifted = _version(baseline) >= FIRST_SHIFTED
@@ -106,7 +111,9 @@ def _version(baseline: str) -> tuple[int, int]:
 
 def _number(text: str, where: str, what: str) -> float:
     try:
-        return float(text)
+        if abs(value := float(text)) <= LARGEST:  # False for NaN
+            return value
+        raise ValueError
     except ValueError:
         raise DataError(f"{where}: {what} is {text!r}; expected a number such as -1000") from None
 
@@ -120,13 +127,20 @@ def _asset_scale(item: Item, path: str) -> tuple[float, float] | None:
     name = Path(path).name
     for key, asset in item.assets.items():
         if Path(str(asset.get("href", "")).split("?")[0]).name == name or key == Path(path).stem:
-            bands = asset.get("raster:bands") or asset.get("bands") or [{}]
-            entry = {**asset, **bands[0]}
-            scale = entry.get("scale", entry.get("raster:scale"))
-            offset = entry.get("offset", entry.get("raster:offset"))
-            if scale is None and offset is None:
-                return None
-            scale, offset = float(DN_SCALE if scale is None else scale), float(offset or 0)
+            try:
+                bands = asset.get("raster:bands") or asset.get("bands") or [{}]
+                entry = {**asset, **bands[0]}
+                scale = entry.get("scale", entry.get("raster:scale"))
+                offset = entry.get("offset", entry.get("raster:offset"))
+                if scale is None and offset is None:
+                    return None
+                scale, offset = float(DN_SCALE if scale is None else scale), float(offset or 0)
+                if not (0 < scale <= LARGEST and abs(offset) <= LARGEST):  # False for NaN as well
+                    raise ValueError
+            except (TypeError, ValueError, KeyError, IndexError, OverflowError):
+                raise DataError(
+                    f"{item.path}: scale and offset of {key} are no numbers that can be; get it again, or give --offset"
+                ) from None
             return (_round(scale / DN_SCALE), _round(offset / DN_SCALE)) if (scale, offset) != (1, 0) else None
     return None
 
@@ -148,10 +162,14 @@ def _items_in(folder: Path) -> tuple[Item, ...]:
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError):
-            continue
+        except (OSError, ValueError, RecursionError) as error:  # without its item an image may be 1000 DN off
+            raise DataError(f"{path}: cannot be read as JSON ({error}); get it again, or move it away") from None
         if isinstance(content, dict) and content.get("type") == "Feature" and "properties" in content:
-            items.append(Item(path, content["properties"] or {}, content.get("assets") or {}))
+            properties, assets = content["properties"] or {}, content.get("assets") or {}
+            objects = [properties, assets, *(assets.values() if isinstance(assets, dict) else ())]
+            if not all(isinstance(part, dict) for part in objects):
+                raise DataError(f"{path}: is no STAC item: properties or assets are no objects; get it again")
+            items.append(Item(path, properties, assets))
     return tuple(items)
 
 

@@ -103,7 +103,9 @@ def opened(path: Path | str) -> Iterator:
     try:
         with local_only(), rasterio.open(path, driver=driver_of(path)) as file:
             yield file
-    except rasterio.errors.RasterioError as error:
+    except DataError:
+        raise
+    except (rasterio.errors.RasterioError, ValueError) as error:  # ValueError: bands of several types, read together
         raise bad_file(path, error) from None
 
 
@@ -210,7 +212,9 @@ class RasterFiles:
                     valid = file.read_masks(1, window=window) != 0 if header.masked else None
                 finally:
                     self._keep(header.path, file)
-        except rasterio.errors.RasterioError as error:
+        except DataError:
+            raise
+        except (rasterio.errors.RasterioError, ValueError) as error:
             raise bad_file(header.path, error) from None
         return values, valid
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,8 @@ def column_names(file: Path) -> list[str]:
     if not file.is_file():
         raise DataError(f"{file}: no such file; expected a CSV (.csv, .csv.gz) or Parquet (.parquet) table")
     if is_parquet(file):
-        return list(_parquet(file).schema_arrow.names)
+        with _parquet_errors(file):
+            return list(_parquet(file).schema_arrow.names)
     try:
         return csv_column_names(file)
     except BROKEN as error:
@@ -49,33 +51,42 @@ def batches(file: Path, columns: Sequence[str], texts: Sequence[str]) -> Iterato
         batch.index = pd.RangeIndex(first, first + len(batch))
         first += len(batch)
         for name in texts:
-            batch[name] = _as_text(batch[name])
+            try:
+                batch[name] = _as_text(batch[name])
+            except UnicodeDecodeError as error:  # of Parquet, whose text is decoded when it is looked at
+                raise DataError(f"{file}: column {name} holds text that is not UTF-8 ({error})") from None
         yield batch
 
 
 def _parquet(file: Path):
-    pyarrow, parquet = need("pyarrow", "reading Parquet"), need("pyarrow.parquet", "reading Parquet")
+    parquet = need("pyarrow.parquet", "reading Parquet")
+    with _parquet_errors(file):
+        return parquet.ParquetFile(file, page_checksum_verification=True)
+
+
+@contextmanager
+def _parquet_errors(file: Path) -> Iterator[None]:
+    """What pyarrow raises for a damaged file becomes a DataError."""
+    pyarrow = need("pyarrow", "reading Parquet")
     try:
-        return parquet.ParquetFile(file)
+        yield
+    except DataError:
+        raise
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise _not_parquet(file, error) from None
-
-
-def _not_parquet(file: Path, error: Exception) -> DataError:
-    return DataError(f"{file}: cannot be read as Parquet ({' '.join(str(error).split())})")
+        raise DataError(f"{file}: cannot be read as Parquet ({' '.join(str(error).split())})") from None
 
 
 def _parquet_batches(file: Path, columns: Sequence[str], size: int) -> Iterator[pd.DataFrame]:
-    pyarrow = need("pyarrow", "reading Parquet")
     with _parquet(file) as table:
         pieces = table.iter_batches(batch_size=size, columns=list(columns))
         while True:
-            try:
-                batch = next(pieces).to_pandas()
-            except StopIteration:
-                return
-            except (pyarrow.ArrowException, OSError, ValueError) as error:
-                raise _not_parquet(file, error) from None
+            with _parquet_errors(file):
+                piece = next(pieces, None)
+                if piece is None:
+                    return
+                if missing := set(columns) - set(piece.schema.names):
+                    raise ValueError(f"column {min(missing)} is not in its rows")
+                batch = piece.to_pandas(ignore_metadata=True)  # which is of whoever wrote the file
             yield batch
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from datasets.area import area_of
 from datasets.optional import need
 from datasets.stac.items import ItemFailed, newest_first, time_of
-from datasets.stac.mosaic import REMOTE, Reader, Source, address, is_complete, write_mosaic
+from datasets.stac.mosaic import Reader, Source, address, driver_for, is_complete, write_mosaic
 from datasets.stac.search import WHAT, search
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ def _write(
 
 def _header(asset: Asset, reader: Reader) -> Header:
     rasterio = need("rasterio", WHAT)
-    with rasterio.open(address(asset, reader.sign), driver=list(REMOTE)) as raster:
+    url = address(asset, reader.sign)
+    with rasterio.open(url, driver=driver_for(url)) as raster:
         if raster.crs is None:
             raise rasterio.errors.RasterioIOError("it has no CRS, so the file is damaged")
         palette = raster.colorinterp[0] == rasterio.enums.ColorInterp.palette

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -27,7 +28,6 @@ BLOCK = 256  # pixels on each side of a block of the file
 ATTEMPTS = 4  # to read an item, each after the retries of GDAL
 BACKOFF = 2.0  # seconds before the second attempt, doubled each time
 SCHEMES = ("https://", "http://", "s3://", "gs://")
-REMOTE = ("GTiff", "JP2OpenJPEG")  # drivers for files of a catalogue; others of GDAL's may fetch from anywhere
 GDAL = {  # what is not in the user's environment already
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_MAX_RETRY": "4",
@@ -234,12 +234,17 @@ def _no_data_of(band: str, url: str) -> float | None:
     RasterioIOError: the file has lost where it lies, which GDAL only warns of. ItemFailed: its values are no DN.
     """
     rasterio = need("rasterio", WHAT)
-    with rasterio.open(url, driver=list(REMOTE)) as file:
+    with rasterio.open(url, driver=driver_for(url)) as file:
         if file.crs is None or file.transform.is_identity:
             raise rasterio.errors.RasterioIOError(f"{band} has no CRS or no transform, so the file is damaged")
         if np.dtype(file.dtypes[0]).kind not in "iu":
             raise ItemFailed(f"holds {file.dtypes[0]} in {band}, expected whole numbers (DN)")
         return file.nodata
+
+
+def driver_for(url: str) -> str:
+    """GDAL's driver for a file of a catalogue; others than these may fetch from anywhere."""
+    return "JP2OpenJPEG" if urlsplit(url).path.lower().endswith((".jp2", ".j2k")) else "GTiff"
 
 
 def address(asset: Asset, sign: Callable[[str], str] | None) -> str:

@@ -226,7 +226,7 @@ def test_the_options_of_an_arm_reach_the_training(tmp_path, monkeypatch):
     frozen = Arm("transformer", options=("--freeze",))
     assert runs.train(runs.Cell("t", frozen, "file.pth", 50, 3), target, tmp_path) == tmp_path
     assert calls[0] == [
-        *("transformer", "--rc", "-n", "50", "--seeds", "3", "--logdir", str(tmp_path), "--freeze"),
+        *("transformer", "--rc", "-n", "50", "--seeds", "3", "--logdir", str(tmp_path), "--freeze", "--overwrite"),
         *("--datapath", "root", "--year", "2020", "--years", "2020", "2021", "--leave-out", "Adams"),
         *("--pretrained", "file.pth", "--use-doy"),
     ]

@@ -89,7 +89,7 @@ def test_any_byte_that_is_flipped_is_found(tmp_path, name):
         except DataError as error:
             assert "\n" not in str(error)
             continue
-        assert store.meta == expected.meta or "checksums" not in store.meta  # its name itself was changed
+        assert store.meta == expected.meta
         np.testing.assert_array_equal(store.bands, expected.bands)
         np.testing.assert_array_equal(store.labels, expected.labels)
 
@@ -138,6 +138,14 @@ def test_a_store_without_checksums_opens_with_a_note(tmp_path, caplog):
     before = json.loads((path / "meta.json").read_text())
     storefiles.write_checksums(path)
     assert (after := json.loads((path / "meta.json").read_text())).pop("checksums") and after == before
+    store.validate()
+
+
+def test_a_store_whose_checksums_have_lost_their_name_is_refused(tmp_path):
+    path = write_store(tmp_path / "store", [0, 1, 5]).path
+    (path / "meta.json").write_text((path / "meta.json").read_text().replace("checksums", "checksumz"))
+    with pytest.raises(DataError, match="meta.json: has absurd, checksumz and no checksums, so it is damaged"):
+        Store.open(path)
 
 
 @pytest.mark.parametrize(

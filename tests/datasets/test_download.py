@@ -217,3 +217,14 @@ def test_a_file_cannot_be_the_folder(server, small_set, tmp_path, capsys):
 def test_published_checkpoint_does_not_land_on_ours():
     assert DOWNLOADS["checkpoint"].out == "checkpoints/published/MoCoV2_TRSF_doy"
     assert all(len(i) == 40 for wanted in DOWNLOADS.values() for i in wanted.blob_ids.values())
+
+
+def test_a_server_that_sends_without_end_is_cut_off(tmp_path, monkeypatch):
+    """It would fill the disk before the file can be compared with its id."""
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 5000)
+    monkeypatch.setattr(download, "LARGEST", 4000)
+    monkeypatch.setattr(download, "BLOCK", 1000)
+    with pytest.raises(DataError, match="sends more than 4,000 bytes, so it is not the published file"):
+        download.fetch(source.as_uri(), tmp_path / "target", "0" * 40)
+    assert not (tmp_path / "target").exists() and (tmp_path / "target.part").stat().st_size == 4000

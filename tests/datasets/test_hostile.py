@@ -353,3 +353,20 @@ def test_kml_has_no_entities(tmp_path, declared):
 def test_geojson_is_known_after_blanks_and_a_mark(tmp_path):
     (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf \n" + json.dumps({"type": "FeatureCollection"}).encode())
     assert format_of(tmp_path / "a.json", "polygons") == "GeoJSON"
+
+
+@needs_vectors
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_coordinates_are_finite(tmp_path, bad):
+    geopandas, shapely = pytest.importorskip("geopandas"), pytest.importorskip("shapely")
+    shapes = [shapely.box(0, 0, 1, 1), shapely.Polygon([(0, 0), (1, 0), (bad, 1)])]
+    geopandas.GeoDataFrame({"crop": [1, 2]}, geometry=shapes, crs=32614).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=f"a.parquet: feature 1 has the coordinates {bad}, 1; expected finite numbers"):
+        read_frame(tmp_path / "a.parquet", "polygons")
+
+
+def test_the_drivers_for_files_of_a_catalogue_are_two():
+    from datasets.stac.mosaic import driver_for
+
+    assert driver_for("https://x/a.JP2?sig=1.tif") == "JP2OpenJPEG" and driver_for("s3://x/a.j2k") == "JP2OpenJPEG"
+    assert {driver_for(f"https://x/a{end}") for end in (".tif", ".vrt", "", "?a=.jp2")} == {"GTiff"}

@@ -249,11 +249,10 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
 def default(tmp_path, monkeypatch) -> Path:
     """Where small default data belong; the working directory is another one."""
     monkeypatch.setattr(location, "REPOSITORY", tmp_path / "repository")
-    monkeypatch.setattr(module, "DEFAULT_PATH", tmp_path / "repository" / "data" / "US-sim")
     monkeypatch.setattr(module, "simulate", partial(simulate, **SMALL))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    return module.DEFAULT_PATH
+    return tmp_path / "repository" / "data" / "US-sim"
 
 
 def test_default_data_are_made_once_beside_the_scripts(default, tmp_path, capsys, monkeypatch):
@@ -266,6 +265,18 @@ def test_default_data_are_made_once_beside_the_scripts(default, tmp_path, capsys
     assert len(open_unlabelled("data/US-sim", 2019)) == 900
     assert list((tmp_path / "elsewhere").iterdir()) == []
     assert [path.name for path in default.parent.iterdir()] == ["US-sim"]
+
+
+def test_default_data_of_a_read_only_checkout_are_in_the_cache_of_the_user(default, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "repository").mkdir(mode=0o555)
+    found = ensure_default("data/US-sim")
+    assert found == tmp_path / "cache" / "sits-moco" / "data" / "US-sim" == ensure_default("data/US-sim")
+    assert len(open_unlabelled("data/US-sim", 2019)) == 900 and not default.exists()
+    (tmp_path / "repository").chmod(0o755)
+    default.mkdir(parents=True)
+    (tmp_path / "repository").chmod(0o555)
+    assert location.locate("data/US-sim") == default  # once they are there
 
 
 def test_an_empty_folder_does_not_count_as_default_data(default):

@@ -294,5 +294,5 @@ def test_every_network_pretrains_and_is_fine_tuned(data_root, tmp_path, capsys, 
 def test_few_steps_an_epoch_are_reported(data_root, tmp_path, capsys):
     pretrain(data_root, tmp_path, "-b", 16, model="tempcnn")  # of 54 series
     assert "-b 16: only 3 steps an epoch, from which little is learned" in capsys.readouterr().out
-    pretrain(data_root, tmp_path, "-b", 5, model="tempcnn")
+    pretrain(data_root, tmp_path, "-b", 5, "--overwrite", model="tempcnn")
     assert "little is learned" not in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -14,10 +15,12 @@ import pytest
 import torch
 
 import main_moco
+from datasets.catalog import open_unlabelled
 from datasets.storefiles import write_checksums
 from moco.builder import MoCo
-from tests.support.runs import checkpoint, column, newest, pretrain, rows, same, weights
-from utils.results import keeper
+from pretraining.step import TrainingStep
+from tests.support.runs import SMALL, checkpoint, column, newest, pretrain, refused, rows, same, weights
+from utils.results import keeper, losses
 from utils.results.keeper import Keeper
 
 STEPS = 3  # of 60 series 54 are trained on, 16 in a step
@@ -192,6 +195,51 @@ def test_evaluate_only_prints(data_root, plain, tmp_path, capsys):
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
+# ---- a loss that is no number
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_the_series_of_a_batch_whose_loss_is_no_number_are_told(
+    data_root, tmp_path, monkeypatch, capsys, uninterrupted, is_late
+):
+    """And the state before is resumed. Of 60 series 54 are trained on, in batches of 16."""
+    steps, loss = [], TrainingStep.__call__
+
+    def spoilt(step, series, generator):
+        figures = loss(step, series, generator)
+        steps.append(series)
+        return figures | {"loss": figures["loss"] * (float("nan") if len(steps) == 5 else 1)}
+
+    with monkeypatch.context() as patch:
+        if is_late:  # as on a GPU, from which losses arrive when they are waited for
+            patch.setattr(losses, "copy_to_host", lambda value: (lambda: False, lambda: None, value))
+        patch.setattr(TrainingStep, "__call__", spoilt)
+        given = ["transformer", "--useall", "--moco-k", 64, *SMALL, "--datapath", data_root, "-l", tmp_path, *LONG]
+        line = refused(main_moco, given, capsys)
+    folder = newest(tmp_path)
+    assert line == (
+        f"the loss became nan in epoch 1, step 2 of 3; its series are in {folder / 'bad_batch.json'}; the last good"
+        f" state is {folder / 'model_last.pth'}; lower -lr, or give --clip-grad"
+    )
+    told = json.loads((folder / "bad_batch.json").read_text())
+    store = open_unlabelled(data_root, 2019).store
+    assert (told["epoch"], told["step"], told["loss"]) == (1, 2, "nan")
+    assert {one["source"] for one in told["series"]} == {str(store.path)}
+    for one, doy, length in zip(told["series"], steps[4].doy, steps[4].length, strict=True):
+        assert store.series(one["row"])[1].tolist() == doy[:length].tolist()
+    assert checkpoint(folder, "model_last.pth")["epoch"] == 0
+    resumed = pretrain(data_root, tmp_path, *LONG, "--resume", "auto")
+    assert rows(resumed) == rows(uninterrupted) and same(weights(resumed), weights(uninterrupted))
+
+
+def test_gradients_are_clipped_as_asked(data_root, tmp_path, monkeypatch, plain):
+    norms, clip = [], torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *given: norms.append((clip(*given), given[1])))
+    folder = pretrain(data_root, tmp_path, "--rc", "--use-doy", "--mlp", "--clip-grad", 0.5, "-e", 1)
+    assert [limit for _, limit in norms] == [0.5] * STEPS and max(norm for norm, _ in norms) > 0.5
+    assert checkpoint(folder)["identity"]["clip_grad"] == 0.5 and checkpoint(plain)["identity"]["clip_grad"] is None
+
+
 # ---- what must be the same
 
 
@@ -207,6 +255,7 @@ def test_evaluate_only_prints(data_root, plain, tmp_path, capsys):
         (("--moco-dim", 16), "--moco-dim 16 here, 128 in the checkpoint"),
         (("--optimizer", "sgd"), "--optimizer sgd here, adam in the checkpoint"),
         (("--sequencelength", 12), "--sequencelength 12 here, 20 in the checkpoint"),
+        (("--clip-grad", 1), "--clip-grad 1.0 here, not given in the checkpoint"),
     ],
 )
 def test_other_options_are_refused_by_name(data_root, plain, tmp_path, capsys, flags, told):

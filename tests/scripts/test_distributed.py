@@ -207,7 +207,7 @@ def two_ranks(data_root, tmp_path_factory) -> Path:
         main_moco.main([*PRETRAINING, "--datapath", str(data_root), "-l", str(folder / "alone")])
         patch.setenv("OMP_NUM_THREADS", "1")
         processes = multiprocessing.spawn(work, (folder, free_ports(len(JOBS))), nprocs=2, join=False)
-        wait_for(processes, seconds=120)
+        wait_for(processes, seconds=240)
     return folder
 
 

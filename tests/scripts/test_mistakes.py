@@ -14,6 +14,7 @@ from torch import nn
 
 import main_moco
 import main_tscls
+from datasets.storefiles import write_checksums
 from datasets.writer import StoreWriter
 from moco.builder import MoCo
 from models import ESTIMATORS, NETWORKS, build_model
@@ -374,7 +375,7 @@ def test_resuming_with_other_flags_names_them(tmp_path, data_root, capsys):
 
 def test_too_few_series_to_pretrain_on_are_refused(tmp_path, capsys):
     with StoreWriter(tmp_path / "root" / "2019" / "unlabelled") as writer:
-        writer.append(np.ones((4, 10)), np.array([1, 2, 1, 2]), np.array([2, 2]))
+        writer.append(np.arange(40).reshape(4, 10), np.array([1, 2, 1, 2]), np.array([2, 2]))
     line = refuse(main_moco, tmp_path / "out", capsys, root=tmp_path / "root")
     assert "2 series are too few to pre-train on; expected at least 3" in line
 
@@ -396,6 +397,7 @@ def test_a_label_that_is_a_name_is_refused(tmp_path, data_root, capsys):
     lines = file.read_text().splitlines()
     for cell, found in (("corn", "'corn'"), ("", "blank")):
         file.write_text("\n".join([*lines[:5], f"{cell},Adams", *lines[6:]]))
+        write_checksums(file.parent)
         line = refuse(main_tscls, tmp_path / "out", capsys, root=root)
         assert line == f"{file}: line 6: label is {found}; expected a class id (a whole number), 0 or more"
 

@@ -15,6 +15,7 @@ import pytest
 
 import main_moco
 import main_tscls
+from datasets.storefiles import write_checksums
 from tests.support.ranks import REPOSITORY
 from tests.support.runs import BOTH, SMALL, calls_of, checkpoint, column, pretrain, refused, rows, train
 from tests.utils.test_locks import another_process
@@ -137,6 +138,7 @@ def test_other_test_series_at_the_same_place_are_not_taken_for_the_same(data_roo
                 cells[column_of_labels] = str((int(cells[column_of_labels]) + 1) % 21)
                 text = "\n".join([lines[0], ",".join(cells), *lines[2:], ""]).encode()
             (target / file.name).write_bytes(text)
+    write_checksums(moved / "2019" / "eval")
     capsys.readouterr()
     line = refused(main_tscls, command(main_tscls, moved, tmp_path / "results"), capsys)
     here, there = re.search(

@@ -81,10 +81,12 @@ def test_a_pretraining_is_embedded_by_its_query_encoder(data_root, tmp_path):
     told = {"model": network.arguments, "length_method": "rc"}
     save_checkpoint(tmp_path / "p.pth", {"model_state": state, **told})
     save_checkpoint(tmp_path / "published.pth", {"model_state": {f"module.{name}": t for name, t in state.items()}})
-    for file, name in (("p.pth", None), ("published.pth", "transformer"), ("p.pth", "stnet")):
+    save_checkpoint(tmp_path / "labels.pth", {"model_state": state, "classmap": CDL20.as_dict(), **told})
+    files = ("p.pth", None), ("published.pth", "transformer"), ("p.pth", "stnet"), ("labels.pth", "stnet")
+    for file, name in files:
         more = ("--network", name) if name else ()
         embed.main(command(tmp_path / file, tmp_path / "e.npz", "--datapath", data_root, *more))
-        own = build_model(name or "transformer", sequencelength=12, use_doy=file == "p.pth")
+        own = build_model(name or "transformer", sequencelength=12, use_doy=file != "published.pth")
         own.load_state_dict({k: t for k, t in network.state_dict().items() if "position_enc" not in k}, strict=False)
         series = SeriesSet.whole(Store.open(data_root / "2019" / "unlabelled"))
         classifier = small_classifier("transformer of days")

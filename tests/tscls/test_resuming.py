@@ -20,7 +20,7 @@ from tscls import training
 from tscls.recipe import PUBLISHED
 from tscls.resume import finished_tests, identity, state_for, told_series
 from utils.errors import UsageError
-from utils.results import keeper
+from utils.results import keeper, losses
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 PUBLISHED_FLAGS = ("--rc", "--recipe", "published", "-e", 3)
@@ -75,6 +75,23 @@ def test_a_signal_ends_the_run_after_the_step_and_the_command_told_continues(
     (folder,) = main_tscls.main(shlex.split(line.split("main_tscls.py ")[1]))
     assert is_like(folder, whole)
     assert f"resuming from {folder / 'model_last.pth'}" in capsys.readouterr().out
+
+
+def test_a_signal_in_the_last_validation_ends_the_run_before_its_test(data_root, tmp_path, monkeypatch, capsys, whole):
+    score, count = training.scores_on, []
+
+    def hear(*given, **more):
+        count.append(1)
+        if len(count) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return score(*given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "scores_on", hear)
+        with pytest.raises(SystemExit, match="143"):
+            train(data_root, tmp_path, *PUBLISHED_FLAGS)
+    assert capsys.readouterr().err.startswith("stopped after epoch 2; continue with: ")
+    assert is_like(train(data_root, tmp_path, *PUBLISHED_FLAGS, "--resume", "auto"), whole)
 
 
 def test_a_signal_outside_of_training_ends_it_at_once_and_training_is_not_repeated(
@@ -315,7 +332,10 @@ def test_a_year_is_finished_when_it_was_tested_on_the_same_series(data_root, tmp
 # ---- a loss that is no number
 
 
-def test_the_series_of_a_batch_whose_loss_is_no_number_are_told(data_root, tmp_path, capsys, monkeypatch, once):
+@pytest.mark.parametrize("is_late", [False, True])
+def test_the_series_of_a_batch_whose_loss_is_no_number_are_told(
+    data_root, tmp_path, capsys, monkeypatch, once, is_late
+):
     """The state before stays, and can be resumed."""
     entropy, steps = training.cross_entropy, []
 
@@ -325,6 +345,8 @@ def test_the_series_of_a_batch_whose_loss_is_no_number_are_told(data_root, tmp_p
 
     argv = ["stnet", "-n", 50, "-e", 3, *SMALL, "--datapath", data_root, "-l", tmp_path]
     with monkeypatch.context() as patch:
+        if is_late:  # as on a GPU, from which losses arrive when they are waited for
+            patch.setattr(losses, "copy_to_host", lambda value: (lambda: False, lambda: None, value))
         patch.setattr(training, "cross_entropy", spoilt)
         line = refused(main_tscls, argv, capsys)
     folder = tmp_path / once[1]

@@ -46,7 +46,7 @@ def test_the_files_of_a_run(plain):
     assert plain.name == "T_STNet_R50_RC_2019_Seed111"
     names = {file.name for file in plain.iterdir() if not file.name.startswith("events.out.tfevents.")}
     needed = {"args.json", "model_best.pth", "trainlog.csv", "testlog.csv", "test_conf_mat.npy", "test_class_f1.npy"}
-    needed |= {"model_last.pth", "model_last.prev.pth"}
+    needed |= {"finished", "model_last.pth", "model_last.prev.pth"}
     assert needed <= names <= needed | {"classes.json", "test_class_f1.csv"}
     assert {file.name for file in plain.parent.iterdir()} == {plain.name, "comparison.csv", "comparison.md"}
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
-from utils.errors import UsageError, exit_cleanly
+from utils.errors import UsageError, WriteError, exit_cleanly
 
 
 def ended(error: BaseException, capsys) -> tuple[int, str]:
@@ -30,6 +32,14 @@ def test_a_file_that_cannot_be_written_is_named(capsys, monkeypatch):
     assert ended(PermissionError(13, "Permission denied", "out/a.csv"), capsys) == (
         2, "error: out/a.csv: Permission denied\n",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_disk_that_cannot_be_written_to_is_no_mistake_of_the_user(code, capsys, monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    reason = "cannot be written; make room"
+    assert ended(WriteError(errno.EACCES, reason, "out/a.csv"), capsys) == (1, f"error: out/a.csv: {reason}\n")
+    assert ended(OSError(code, reason, "out/a.csv"), capsys) == (1, f"error: out/a.csv: {reason}\n")
 
 
 @pytest.mark.parametrize("bug", [OSError("of no file"), KeyError("name")])

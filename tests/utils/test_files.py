@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import multiprocessing
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from tests.scripts.test_distributed import REPOSITORY
+from tests.support.disk import make_read_only, room_for, small_disk
 from utils import files
+from utils.errors import WriteError
 from utils.files import atomic_folder, atomic_write, one_at_a_time, write_text
 
 FORK = multiprocessing.get_context("fork")
@@ -180,3 +189,130 @@ def test_a_lock_is_released_after_an_error(tmp_path):
         with pytest.raises(ValueError), one_at_a_time(tmp_path / "a"):
             raise ValueError
     assert names(tmp_path) == []
+
+
+# ---- what a file holds
+
+
+def test_each_kind_of_file_is_written_whole(tmp_path):
+    files.write_array(tmp_path / "a.npy", np.arange(6).reshape(2, 3))
+    files.write_csv(tmp_path / "b.csv", pd.DataFrame({"x": [1, 2], "y": ["ü", None]}))
+    files.write_csv(tmp_path / "c.csv", pd.DataFrame({"x": [0.12345]}), float_format="%.2f")
+    files.write_bytes(tmp_path / "d", b"\x00\xff")
+    assert np.load(tmp_path / "a.npy").tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert (tmp_path / "b.csv").read_bytes() == "x,y\n1,ü\n2,\n".encode()
+    assert (tmp_path / "c.csv").read_text() == "x\n0.12\n" and (tmp_path / "d").read_bytes() == b"\x00\xff"
+    assert files.as_json({"a": Path("b")}) == '{\n  "a": "b"\n}\n'
+    with pytest.raises(ValueError, match="Object arrays"):
+        files.write_array(tmp_path / "e.npy", np.array([None]))
+    assert names(tmp_path) == ["a.npy", "b.csv", "c.csv", "d"]
+
+
+def test_the_digest_is_of_the_whole_file(tmp_path):
+    content = bytes(range(256)) * 5000  # more than one block
+    (tmp_path / "a").write_bytes(content)
+    assert files.digest_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()[:16]
+
+
+def test_a_file_of_before_stays_as_another_one_and_is_on_the_disk_first(tmp_path, monkeypatch):
+    path, previous, order = tmp_path / "a.pth", tmp_path / "a.prev.pth", []
+    monkeypatch.setattr(files, "sync", lambda each: order.append((each.name[:2], names(tmp_path))))
+    files.write_bytes(path, b"1", previous=previous)
+    assert names(tmp_path) == ["a.pth"]
+    for number in (b"2", b"3"):
+        files.write_bytes(path, number, previous=previous)
+    assert (path.read_bytes(), previous.read_bytes()) == (b"3", b"2") and names(tmp_path) == ["a.prev.pth", "a.pth"]
+    flushed = [there for name, there in order if name == ".a"]
+    assert "a.prev.pth" not in flushed[1] and len(flushed) == 5  # the new content, before the names change
+
+
+# ---- disks that are full
+
+
+def test_a_file_without_room_is_named_with_the_space_it_needs(tmp_path):
+    (tmp_path / "a").write_text("old")
+    with room_for(1000), pytest.raises(WriteError) as error:
+        files.write_bytes(tmp_path / "a", b"x" * 12_345)
+    told = re.fullmatch(
+        r"cannot be written \(File too large\); it needs 12,345 bytes, ([\d,]+) are free; make room there and run the"
+        r" same command again",
+        error.value.strerror,
+    )
+    free = int(told[1].replace(",", ""))
+    assert 0.5 < free / shutil.disk_usage(tmp_path).free < 2
+    assert (error.value.filename, error.value.errno) == (str(tmp_path / "a"), errno.EFBIG)
+    assert str(error.value) == f"{tmp_path / 'a'}: {error.value.strerror}"
+    assert (tmp_path / "a").read_text() == "old" and names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize(("old", "written", "told"), [(900, 500, "900"), (10, 500, "500"), (0, 0, "1")])
+def test_of_a_size_that_is_not_known_the_least_is_told(tmp_path, old, written, told):
+    (tmp_path / "a").write_bytes(b"x" * old)
+    with pytest.raises(WriteError, match=f"it needs {told} bytes"), atomic_write(tmp_path / "a") as partial:
+        partial.write_bytes(b"x" * written)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_folder_without_room_is_named_with_what_it_held(tmp_path):
+    with pytest.raises(WriteError, match=r"it needs 70 bytes") as error, atomic_folder(tmp_path / "a") as folder:
+        (folder / "in").mkdir()
+        (folder / "in" / "b").write_bytes(b"x" * 70)
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+    assert error.value.filename == str(tmp_path / "a") and names(tmp_path) == []
+
+
+def test_a_file_in_a_folder_without_room_is_named_where_it_will_be(tmp_path):
+    with room_for(10), pytest.raises(WriteError) as error, atomic_folder(tmp_path / "a") as folder:
+        files.write_bytes(folder / "b", b"x" * 20)
+    assert error.value.filename == str(tmp_path / "a" / "b") and "it needs 20 bytes" in error.value.strerror
+
+
+def test_a_library_that_does_not_say_why_it_fails_is_believed_when_the_disk_is_full(tmp_path, monkeypatch):
+    def fail():
+        with atomic_write(tmp_path / "a") as partial:
+            partial.write_bytes(b"xx")
+            raise RuntimeError("write failed")
+
+    with pytest.raises(RuntimeError, match="write failed"):
+        fail()
+    seen = []
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: seen.append(folder) or SimpleNamespace(free=files.BLOCK - 1)
+    )
+    with pytest.raises(WriteError, match=r"No space left on device\); it needs 2 bytes, 1,048,575 are free"):
+        fail()
+    assert set(seen) == {tmp_path}
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=files.BLOCK))
+    with pytest.raises(RuntimeError, match="write failed"):
+        fail()
+
+
+def test_errors_of_other_files_are_left_alone(tmp_path):
+    for error in (OSError(errno.ENOSPC, "full", "other"), WriteError(errno.ENOSPC, "full", "other"), OSError("word")):
+        with pytest.raises(OSError) as raised, atomic_write(tmp_path / "a"):
+            raise error
+        assert raised.value is error
+    assert names(tmp_path) == []
+
+
+def test_a_read_only_folder_is_named(tmp_path):
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        make_read_only(disk)
+        told = "cannot be written (Read-only file system); it needs 3 bytes in a folder that can be written to"
+        with pytest.raises(WriteError) as error:
+            write_text(disk / "a", "abc")
+        assert (error.value.filename, error.value.strerror) == (str(disk / "a"), told)
+        for make in (files.make_folder, lambda path: atomic_folder(path).__enter__()):
+            with pytest.raises(WriteError, match="disk/a: cannot be written .Read-only file system.; it needs 1 bytes"):
+                make(disk / "a")
+        files.make_folder(disk)  # is there
+
+
+def test_a_folder_is_made_with_those_above_it(tmp_path):
+    files.make_folder(tmp_path / "a" / "b")
+    files.make_folder(tmp_path / "a" / "b")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError) as error:
+        files.make_folder(tmp_path / "file")
+    assert not isinstance(error.value, WriteError) and error.value.filename == str(tmp_path / "file")
+    assert names(tmp_path) == ["a", "file"] and names(tmp_path / "a") == ["b"]

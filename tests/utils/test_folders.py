@@ -161,7 +161,7 @@ def test_another_run_is_refused_and_kept(tmp_path):
     assert names(tmp_path) == ["T_run"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"a":', None, "{}", '{"identity": 3}'])
+@pytest.mark.parametrize("text", ["", "[]", '{"a":', None, "{}", '{"identity": 3}', "[" * 100_000])
 @pytest.mark.parametrize("resume", [None, "auto"])
 def test_a_result_that_does_not_tell_what_it_is_of_is_kept(tmp_path, text, resume):
     folder = write(tmp_path / "T_run", "model_best.pth", "testlog.csv")

@@ -60,7 +60,9 @@ def test_another_rank_takes_part_and_writes_nothing(tmp_path):
     assert own.run.asked == [True]
 
 
-@pytest.mark.parametrize(("minutes", "saved"), [(2, [120, 240]), (0, []), (0.5, [30, 60, 90, 120, 150, 180, 210, 240])])
+@pytest.mark.parametrize(
+    ("minutes", "saved"), [(2, [120, 240]), (0, []), (0.5, list(range(30, 250, 30))), (0.01, list(range(10, 250, 10)))]
+)
 def test_a_state_is_saved_as_often_as_asked(tmp_path, monkeypatch, minutes, saved):
     now = [0]
     monkeypatch.setattr(keeper, "time", SimpleNamespace(monotonic=lambda: now[0]))
@@ -108,8 +110,9 @@ def test_a_request_to_stop_is_granted_when_the_state_is_saved(tmp_path, stop):
     with pytest.raises(Stopped, match="^stopped after epoch 3; go on$") as ended:
         own.after_epoch(is_last=False)
     assert ended.value.number == stop and own.run.asked == [False, True] and waited == [1, 1]
+    requests.stop = stop
     own.after_epoch(is_last=True)
-    assert own.run.asked == [False, True, True] and waited == [1, 1]
+    assert own.run.asked == [False, True, True] and waited == [1, 1] and not requests.stop
 
 
 class Waiting(World):

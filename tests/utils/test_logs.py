@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sys
 
 import pandas as pd
 import pytest
 
 from utils.errors import UsageError
-from utils.results import logs
+from utils.results import logs, tensorboard
 from utils.results.logs import RunLog, read_rows, write_rows
 
 
@@ -24,6 +27,7 @@ def scalars(folder) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_a_run_folder_has_arguments_rows_and_scalars(tmp_path):
+    pytest.importorskip("tensorboard")
     log = RunLog(tmp_path / "results" / "P_run", {"model": "stnet", "schedule": [3, 4], "path": tmp_path})
     log.epoch(row(0, 1 / 3))
     log.epoch(row(1, 0.25))
@@ -63,6 +67,49 @@ def test_a_resumed_log_continues_after_the_finished_epochs(tmp_path):
     shown = scalars(tmp_path)
     assert shown["step/loss"] == [(0, 1.0), (100, 1.0), (200, 1.0), (300, 1.0), (400, 2.0)]
     assert shown["train/loss"][-1] == (2, 2.0)
+
+
+class Full:
+    """A file on a full disk; ``when`` says which call fails."""
+
+    def __init__(self, when: str):
+        self.when, self.calls = when, []
+
+    def __getattr__(self, name: str):
+        def call(*given):
+            self.calls.append(name)
+            if name == self.when and len(self.calls) > 4:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        return call
+
+
+@pytest.mark.parametrize("when", ["write", "flush", "close"])
+def test_a_log_that_cannot_be_written_to_is_given_up_in_one_line(tmp_path, monkeypatch, capsys, when):
+    pytest.importorskip("tensorboard")
+    file = Full(when)
+    monkeypatch.setattr(tensorboard, "open", lambda *given: file, raising=False)
+    log = RunLog(tmp_path, {})
+    for epoch in range(3):
+        log.scalars("step", {"loss": 1.0}, epoch)
+        log.epoch(row(epoch))
+    log.close()
+    assert capsys.readouterr().err == f"{tmp_path}: no more logs for TensorBoard (No space left on device)\n"
+    assert file.calls.count(when) == max(1, [call for call in file.calls[:4]].count(when) + 1)
+    assert file.calls[-1] == when and len(read_rows(tmp_path / "trainlog.csv")) == 3
+
+
+def test_without_tensorboard_a_run_has_its_rows(tmp_path, monkeypatch, capsys):
+    for name in ("tensorboard.compat.proto.event_pb2", "tensorboard.summary.writer.record_writer"):
+        monkeypatch.setitem(sys.modules, name, None)
+    tensorboard._say_that_it_is_missing.cache_clear()
+    for name in "ab":
+        log = RunLog(tmp_path / name, {})
+        log.scalars("step", {"loss": 1.0}, 1)
+        log.epoch(row(0))
+        log.close()
+        assert sorted(file.name for file in log.folder.iterdir()) == ["args.json", "trainlog.csv"]
+    assert capsys.readouterr().err == "no logs for TensorBoard: it is not installed (pip install tensorboard)\n"
 
 
 def test_a_new_run_starts_an_empty_log(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,26 @@ def test_programs_end_with_one_line(main, monkeypatch, capsys):
         main()
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.endswith("; see --help\n") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "is_test", "told"),
+    [
+        ("-s auto --overwrite", False, "--suffix auto keeps the run that is there, --overwrite replaces it; give one"),
+        ("-s auto", True, "--suffix auto is for a new run; give the suffix of the run to test, or none"),
+        ("-s auto", False, None), ("-s x --overwrite", False, None), ("--overwrite", True, None),
+    ],
+)  # fmt: skip
+def test_flags_of_the_folder_that_do_not_go_together(words, is_test, told):
+    with pytest.raises(UsageError, match=told) if told else nullcontext():
+        options.check_place(parse(*words.split()), is_test)
+
+
+def test_options_that_differ_are_told_one_by_one():
+    here = {"num": 3, "rc": True, "new": 1, "schedule": [], "model": "stnet", "same": 2, "batchsize": None}
+    there = {"num": 4, "rc": False, "schedule": [1], "model": "rf", "same": 2, "old": 1, "batchsize": 8}
+    assert options.differences(here, there, "there") == (
+        "-n 3 here, 4 there; with --rc here, without --rc there; --schedule [] here, [1] there;"
+        " model stnet here, rf there; -b not given here, 8 there"
+    )
+    assert options.differences({"epochs": 1}, {"epochs": 2}) == "-e 1 here, 2 in the checkpoint"

@@ -77,7 +77,7 @@ def test_an_epoch_whose_steps_are_done_is_evaluated_after_resuming_unless_it_was
 def test_the_seconds_of_all_processes_are_counted():
     saved, run = trained(), make_run()
     content = saved.checkpoint(is_whole=True)
-    assert 0 < content["training"]["seconds"] < 60
+    assert 0 < content["training"]["seconds"] < 60 and make_run().seconds_before == 0
     content["training"]["seconds"] = 100.0
     run.load(Saved("x", content))
     assert 100 < run.seconds < 160
@@ -119,6 +119,22 @@ def test_a_run_of_other_options_or_steps_is_refused():
         make_run(identity={"seed": 2}).load(Saved("x", content))
     with pytest.raises(UsageError, match="^x: was trained with 5 steps an epoch, this run has 6; resume with the data"):
         make_run(steps=6).load(Saved("x", content))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"training": {}},
+        {"training": 3},
+        {"epoch": "three"},
+        {"val_loss_min": None},
+        {"training": {"steps": 5, "step": 1}},
+    ],
+)
+def test_a_damaged_state_is_a_users_error(changed):
+    content = trained().checkpoint(is_whole=True) | changed
+    with pytest.raises(UsageError, match=r"^x: what it says of the training is damaged \(\w+Error: [^\n]*\)$"):
+        make_run().load(Saved("x", content))
 
 
 def test_weights_that_are_no_numbers_are_not_saved():

@@ -12,7 +12,7 @@ from utils.runtime.signals import SAVE, STOP, Requests
 
 @pytest.mark.parametrize("number", STOP)
 def test_in_training_the_first_signal_is_recorded(number):
-    with Requests().heard() as requests, requests.deferred():
+    with Requests().heard() as requests, pytest.raises(Stopped), requests.deferred():
         assert not requests.stop
         signal.raise_signal(number)
         assert requests.stop == number and not requests.save
@@ -25,6 +25,7 @@ def test_a_second_signal_ends_the_process_at_once(first, second):
         signal.raise_signal(first)
         with pytest.raises(Stopped, match="^stopped; go on$") as ended:
             signal.raise_signal(second)
+        requests.stop = 0
     assert ended.value.number == second
 
 
@@ -38,6 +39,22 @@ def test_outside_of_training_so_does_the_first(number):
     assert ended.value.number == number
 
 
+@pytest.mark.parametrize("number", STOP)
+def test_a_request_that_training_has_not_granted_ends_the_process_after_it(number):
+    with Requests("; go on").heard() as requests:
+        with pytest.raises(Stopped, match="^stopped; go on$") as ended:
+            with requests.deferred():
+                signal.raise_signal(number)
+        assert ended.value.number == number
+        with pytest.raises(ZeroDivisionError):
+            with requests.deferred():
+                requests.stop = 1 / 0
+        requests.stop = 0
+        with requests.deferred():
+            signal.raise_signal(number)
+            requests.stop = 0  # granted
+
+
 def test_sigusr1_asks_to_save():
     with Requests().heard() as requests:
         assert not requests.save
@@ -47,7 +64,8 @@ def test_sigusr1_asks_to_save():
         with requests.deferred():
             signal.raise_signal(SAVE)
             signal.raise_signal(signal.SIGTERM)
-        assert requests.save and requests.stop == signal.SIGTERM
+            assert requests.save and requests.stop == signal.SIGTERM
+            requests.stop = 0
 
 
 def test_another_handler_of_sigterm_is_called_where_the_process_would_end():
@@ -59,6 +77,7 @@ def test_another_handler_of_sigterm_is_called_where_the_process_would_end():
             assert not heard and requests.stop
             signal.raise_signal(signal.SIGTERM)
             assert heard == [signal.SIGTERM]
+            requests.stop = 0
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -53,16 +53,19 @@ class Keeper:
         if stop:
             self._stop(f"stopped in {where}", stop)
 
-    def after_epoch(self, *names: str, is_last: bool) -> None:
+    def after_epoch(self, *names: str, is_last: bool = False) -> None:
         """Save the state of a whole epoch, under further names too, and stop if that was asked for.
 
+        ``is_last``: nothing is left to do, so a request to stop is granted.
+
         Raises:
-            Stopped: a signal asked for it, and this was not the last epoch.
+            Stopped: a signal asked for it.
         """
         self.save(*names, is_whole=True)
         (stop,) = self.world.largest(self.requests.stop)
         if stop and not is_last:
             self._stop(f"stopped after epoch {self.run.epoch}", stop)
+        self.requests.stop = 0
 
     def save(self, *names: str, is_whole: bool) -> None:
         """Save the state as it is."""

@@ -71,7 +71,7 @@ def read_arguments(file: Path) -> dict[str, Any] | None:
     """The content of an args.json; None if it is missing or damaged."""
     try:
         arguments = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return arguments if isinstance(arguments, dict) else None
 
@@ -88,7 +88,7 @@ def read_run(folder: Path) -> FinishedRun:
     except FileNotFoundError as error:
         raise UsageError(f"{folder}: no {Path(error.filename).name} (a run that did not finish?)") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{folder}: damaged args.json or testlog.csv ({error})") from error
+        raise UsageError(f"{folder}: damaged args.json or testlog.csv ({' '.join(str(error).split())})") from error
     if not isinstance(arguments, dict) or not isinstance(arguments.get("model"), str):
         raise UsageError(f"{folder}: args.json does not name a model")
     required = [score for score in SCORES if score not in LATER]

@@ -128,19 +128,27 @@ class RunState:
         """Resume from a checkpoint. One without optimizer state, as published, starts with a fresh optimizer.
 
         Raises:
-            UsageError: it is of another run.
+            UsageError: it is of another run, or damaged.
         """
         self.load_weights(saved)
-        content = saved.content
+        try:
+            self._load_progress(saved.content)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, UsageError):
+                raise UsageError(f"{saved.path}: {error}") from None
+            told = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UsageError(f"{saved.path}: what it says of the training is damaged ({told})") from None
+
+    def _load_progress(self, content: dict) -> None:
+        """Take all but the weights."""
         self.epoch, self.step, self.sums = content["epoch"] + 1, 0, {}
         self.best, self.epochs_since_best = float(content["val_loss_min"]), int(content["not_improved_count"])
         if (training := content.get("training")) is None:
             return
         if training["steps"] != self.steps_per_epoch:
             raise UsageError(
-                f"{saved.path}: was trained with {training['steps']} steps an epoch, this run has"
-                f" {self.steps_per_epoch}; resume with the data (--datapath, -n, --useall) and the batch size (-b) it"
-                " had"
+                f"was trained with {training['steps']} steps an epoch, this run has {self.steps_per_epoch};"
+                " resume with the data (--datapath, -n, --useall) and the batch size (-b) it had"
             )
         if not training.get("is_whole", training["step"] == self.steps_per_epoch):
             self._load_epoch(training)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import socket
@@ -10,6 +11,12 @@ import time
 from pathlib import Path
 
 _numbers = itertools.count()  # of the files of this process
+
+
+@functools.cache
+def _say_that_it_is_missing() -> None:
+    """Say so, once."""
+    print("no logs for TensorBoard: it is not installed (pip install tensorboard)", file=sys.stderr)
 
 
 class Scalars:
@@ -27,7 +34,7 @@ class Scalars:
             from tensorboard.compat.proto.summary_pb2 import Summary
             from tensorboard.summary.writer.record_writer import RecordWriter
         except ImportError:
-            print("no logs for TensorBoard: it is not installed (pip install tensorboard)", file=sys.stderr)
+            _say_that_it_is_missing()
             return
         self._event, self._summary = Event, Summary
         name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"

@@ -32,12 +32,18 @@ class Requests:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within this context the first request to stop is recorded; a second one has its usual effect."""
+        """Within this context the first request to stop is recorded; a second one has its usual effect.
+
+        Raises:
+            Stopped: at the end, if the first one has come and ``stop`` still says so.
+        """
         self._is_deferred = True
         try:
             yield
         finally:
             self._is_deferred = False
+        if self.stop:
+            raise self.stopped("stopped", self.stop)
 
     @contextmanager
     def heard(self) -> Iterator[Requests]:

@@ -123,3 +123,47 @@ def test_the_metadata_of_a_product_decide(tmp_path, offset):
 def test_scale_and_offset_in_the_file_decide_before_the_baseline(tmp_path):
     found = decided(tmp_path, scales=(0.0001, 0.0001), offsets=(-0.1, -0.1), tags={"PROCESSING_BASELINE": "02.00"})
     assert found == (1, -1000, "scale and offset in the file", "02.00")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "item.json: cannot be read as JSON"),
+        ("[" * 100_000, "item.json: cannot be read as JSON"),
+        ('{"type": "Feature", "properties": [1]}', "item.json: is no STAC item"),
+        ('{"type": "Feature", "properties": {}, "assets": [1]}', "item.json: is no STAC item"),
+        ('{"type": "Feature", "properties": {}, "assets": {"a": "b"}}', "item.json: is no STAC item"),
+    ],
+)
+def test_a_damaged_item_is_not_left_out(tmp_path, text, words):
+    """Without it the offset of an image would not be known."""
+    (tmp_path / "item.json").write_text(text)
+    with pytest.raises(DataError, match=words):
+        metadata._items_in(tmp_path)
+
+
+def test_other_json_is_left_alone(tmp_path):
+    for name, text in {"a": "[1]", "b": '{"type": "Catalog"}', "c": '{"type": "Feature"}'}.items():
+        (tmp_path / f"{name}.json").write_text(text)
+    assert metadata._items_in(tmp_path) == ()
+
+
+def test_numbers_of_a_file_are_bounded(tmp_path):
+    for number in ("nan", "inf", "1e9"):
+        with pytest.raises(DataError, match=f"BOA_ADD_OFFSET is '{number}'; expected a number such as -1000"):
+            decided(tmp_path, tags={"BOA_ADD_OFFSET": number})
+    for scales, offsets in (((1e9, 1e9), (0, 0)), ((0.5, 0.5), (1e9, 1e9)), ((-1.0, -1.0), (0, 0))):
+        with pytest.raises(DataError, match="2019-05-03.tif: scale .* and offset .* cannot be; get it again"):
+            decided(tmp_path, scales=scales, offsets=offsets)
+
+
+@pytest.mark.parametrize(
+    "entry", [{"scale": "x"}, {"scale": 0}, {"scale": -1}, {"offset": [1]}, {"scale": float("nan")}, {"offset": 1e999}]
+)
+def test_scale_and_offset_of_an_asset_are_numbers(tmp_path, entry):
+    item = metadata.Item(tmp_path / "item.json", {}, {"a": {"href": "x.tif", "raster:bands": [entry]}})
+    with pytest.raises(DataError, match="item.json: scale and offset of a are no numbers that can be; get it again"):
+        metadata._asset_scale(item, "x.tif")
+    for odd in ({"raster:bands": 3}, {"raster:bands": [3]}, {"raster:bands": {"a": 1}}):
+        with pytest.raises(DataError, match="scale and offset of a are no numbers"):
+            metadata._asset_scale(item._replace(assets={"a": {"href": "x.tif", **odd}}), "x.tif")
