@@ -20,10 +20,12 @@ from datasets.duplicates import leaks
 from datasets.simulate import ensure_default
 from datasets.store import SeriesSet
 from models import ESTIMATORS, INITS, NETWORKS, canonical_name, model_class
+from tscls import calibration
 from tscls.classifier import fresh_classifier, load_classifier
-from tscls.evaluation import check_classes, evaluate
+from tscls.evaluation import check_classes, evaluate, told_prior
 from tscls.notices import idle_flags, series_used
 from tscls.pretrained import length_methods, notes, start_from
+from tscls.prior import CHOICES, add_option, check_prior, read_shares
 from tscls.recipe import FEW_LABELS, RECIPES, Recipe, choose_recipe
 from tscls.resume import ADVICE, check_state, finished_tests, identity, state_for
 from tscls.training import check_batch, fit, fit_estimator
@@ -63,12 +65,14 @@ def get_args(argv: list[str] | None = None) -> Namespace:
     add("--init", choices=INITS, default="published", help="how fresh weights start")
     options.leave_to_recipe(parser, LEFT_TO_RECIPE)
     add("--pretrained", metavar="PATH", help="start the trunk from this checkpoint")
+    add("--calibrate", action="store_true", help=calibration.HELP)
     add("--freeze", action="store_true", help="train the decoder alone")
     add("--eval", action="store_true", help="no training: test what the run saved, with the settings it was saved with")
     add("--years", type=int, nargs="+", help="years to test on (default: YEARS, or --year if it is not one)")
     add("--seeds", type=int, nargs="+", default=list(SEEDS), help="one run for each")
     add("--regions", nargs="+", metavar="SITE", help="only these sites")
     add("--leave-out", metavar="SITE", help="train without this site and test on it alone")
+    add_option(parser)
     args = parser.parse_args(argv)
     args.years = args.years or (list(YEARS) if args.year in YEARS else [args.year])
     args.models = list(dict.fromkeys(canonical_name(name) for name in args.models))
@@ -147,7 +151,7 @@ def runs_of(args: Namespace, methods: dict[str, str], classmap: ClassMap, world:
 
 def identity_of(args: Namespace, name: str, method: str, seed: int, recipe: Recipe, splits: Splits) -> dict:
     """What decides what the run of one model and seed computes."""
-    kept = {key: getattr(args, key) for key in ("nclasses", "sequencelength", "freeze", "clip_grad")}
+    kept = {key: getattr(args, key) for key in ("nclasses", "sequencelength", "freeze", "clip_grad", "calibrate")}
     if model_class(name).uses_doy_flag:
         kept["use_doy"] = args.use_doy
     if args.amp:  # else the device decides
@@ -176,19 +180,35 @@ def train(args: Namespace, run: Run, place: Place, world: World, requests: Reque
         kept = recorded(vars(args)) | own | {"identity": run.identity}
         return RunLog(place.folder, kept, resume_epoch=resume_epoch)
 
-    seed_everything(seed)
-    model = {"sequencelength": args.sequencelength, "use_doy": args.use_doy, "init": recipe.init}
-    classifier = fresh_classifier(name, run.classmap, method, draws=recipe.draws, seed=seed, **model)
-    if name in ESTIMATORS:
-        return fit_estimator(classifier, run.splits, recipe, open_log), time.monotonic() - start
-    if args.pretrained:
-        taken = start_from(classifier.model, args.pretrained)
-        if world.is_main:
-            print(*notes(classifier.model, taken, args.pretrained), sep="\n")
-    flags = {"is_frozen": args.freeze, "is_compiled": bool(args.compile), "workers": args.workers}
-    flags |= {"saved": saved, "requests": requests, "save_minutes": args.save_minutes, "print_freq": args.print_freq}
-    precision = Precision(args.amp, world.device, args.clip_grad)
-    log = fit(classifier, run.splits, recipe, place.folder, open_log, precision, world, identity=run.identity, **flags)
+    temperature = float(saved.content.get("temperature", 1)) if saved else 1.0
+
+    def learn(splits: Splits, folder: Path, fold: int = 0) -> RunLog | None:
+        """Train on these series, for the run itself or for a fold of its calibration, and save in a folder."""
+        seed_everything(seed)
+        model = {"sequencelength": args.sequencelength, "use_doy": args.use_doy, "init": recipe.init}
+        classifier = fresh_classifier(name, run.classmap, method, draws=recipe.draws, seed=seed, **model)
+        classifier.temperature = 1.0 if fold else temperature
+        same, state, logs = {**run.identity, "fold": fold} if fold else run.identity, saved, open_log
+        if fold:
+            state, _ = find_saved(run.place["resume"] and AUTO, folder, ADVICE)
+            logs = partial(calibration.open_log, folder, {"model": name, "fold": fold}, world)
+        if name in ESTIMATORS:
+            return fit_estimator(classifier, splits, recipe, logs)
+        if args.pretrained:
+            taken = start_from(classifier.model, args.pretrained)
+            if world.is_main and not fold:
+                print(*notes(classifier.model, taken, args.pretrained), sep="\n")
+        flags = {"is_frozen": args.freeze, "is_compiled": bool(args.compile), "workers": args.workers}
+        flags |= {"saved": state, "requests": requests, "save_minutes": args.save_minutes}
+        flags |= {"identity": same, "print_freq": args.print_freq}
+        precision = Precision(args.amp, world.device, args.clip_grad)
+        return fit(classifier, splits, recipe, folder, logs, precision, world, **flags)
+
+    if args.calibrate and not saved:
+        predicted = {"world": world, "precision": Precision(args.amp, world.device)}
+        temperature = calibration.held_out_temperature(learn, run.splits, place.folder, seed, **predicted)
+    log = learn(run.splits, place.folder)
+    calibration.forget(place.folder, world)
     return log, time.monotonic() - start + (saved.content["training"].get("seconds", 0) if saved else 0)
 
 
@@ -201,7 +221,9 @@ def run_one(args: Namespace, run: Run, world: World, requests: Requests) -> Path
         return folder
     with claim(run.name_of, run.identity, world, **run.place) as place:
         if place.state is State.FINISHED:
-            tests = world.gather_objects(finished_tests(place.folder, run.sets) if world.is_main else None)[0]
+            prior = told_prior(args.prior)
+            tests = finished_tests(place.folder, run.sets, prior) if world.is_main else None
+            tests = world.gather_objects(tests)[0]
             if world.is_main:
                 print(f"{place.folder}: this run is there and finished; --overwrite repeats it")
                 for year, row in tests.items():
@@ -223,9 +245,11 @@ def test(args: Namespace, run: Run, folder: Path, sets: dict[int, SeriesSet], wo
     """Test the classifier that a run's folder holds; ``more`` is what ``evaluate`` takes of a training."""
     classifier = load_classifier(folder, world.device)
     check_classes(classifier, run.classmap, folder, args.datapath, "give the -c that it was trained with")
+    check_prior(args.prior, classifier.shares, classifier.classmap, folder)
     if args.draws is not None:
         classifier.draws = args.draws
     tested = {"train_year": args.year, "regions": args.regions or ([args.leave_out] if args.leave_out else [])}
+    tested["prior"] = args.prior
     evaluate(classifier, sets, folder, world, Precision(args.amp, world.device), **tested, **more)
 
 
@@ -247,6 +271,8 @@ def run_all(args: Namespace, world: World, requests: Requests) -> list[Path]:
     with world.main_first():
         ensure_default(args.datapath)
         classmap = open_classmap(args.datapath, args.nclasses)
+    if args.prior not in CHOICES:
+        read_shares(args.prior, classmap)  # before anything is trained
     if world.is_main:
         if len(set(args.seeds)) < len(args.seeds):
             print("--seeds: one is given more than once; it is run once")

@@ -13,6 +13,7 @@ from mapping.windows import Plan
 from tscls.classifier import FILES
 
 PIECE = 1 << 20
+PRIOR = "class shares"  # the section
 
 
 def model_file(path: str | Path) -> Path:
@@ -31,7 +32,10 @@ def sha256_of(path: str | Path) -> str:
 
 
 def identity(plan: Plan, model: Path, root: Path) -> dict[str, dict]:
-    """Sections of plain values that decide what every pixel of the map becomes; `root`: where the images were given."""
+    """Sections of plain values that decide what every pixel of the map becomes; `root`: where the images were given.
+
+    The section PRIOR is that of a map without (`mapping.shares`).
+    """
     images, within = plan.images, plan.within
     root = root if root.is_dir() else root.parent
     return {
@@ -53,6 +57,7 @@ def identity(plan: Plan, model: Path, root: Path) -> dict[str, dict]:
             "window": plan.size,
             "within": None if within is None else {"file": str(within.path), **_stat(within.path)},
         },
+        PRIOR: {},
     }
 
 

@@ -58,6 +58,10 @@ class Parts:
         self.folder.mkdir(exist_ok=True)
         write_text(self.manifest, json.dumps(identity, indent=1))
 
+    def identity(self) -> dict | None:
+        """What the map is made of whose parts are there; `None` where there are none."""
+        return self._read_manifest() if self.manifest.is_file() else None
+
     def _read_manifest(self) -> dict:
         try:
             return json.loads(self.manifest.read_text(encoding="utf-8"))

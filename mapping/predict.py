@@ -34,12 +34,14 @@ from mapping import quicklook, styles, writing
 from mapping.area import Within, crop
 from mapping.arguments import get_args
 from mapping.cluster import run_cluster
-from mapping.identity import digest, identity, model_file
+from mapping.identity import PRIOR, digest, identity, model_file
 from mapping.legend import Entry
 from mapping.parts import Parts, place
 from mapping.running import CACHE, Job, MapInterrupted, run_here, run_processes
+from mapping.shares import shares_of_map
 from mapping.windows import Options, Plan
 from tscls.classifier import Classifier, load_classifier
+from tscls.prior import check_prior
 from utils.errors import UsageError, exit_cleanly
 from utils.files import PARTIAL, write_text
 from utils.results import figures
@@ -57,6 +59,9 @@ def main(argv: list[str] | None = None) -> None:
         _refuse_existing(args, parts)
         job, classifier = _prepare(args)
         made_of = identity(job.plan, model_file(args.model), args.images)
+        made_of[PRIOR] = shares_of_map(args.prior, job.plan, classifier, parts, made_of)
+        job = job._replace(there=made_of[PRIOR].get("shares"))
+        job.correct(classifier)
         parts.start(made_of, args.overwrite)
         if parts.is_finished():
             parts.remove()
@@ -117,6 +122,7 @@ def _prepare(args: argparse.Namespace) -> tuple[Job, Classifier]:
     classifier = load_classifier(args.model, world.device, classmap=classmap)
     if classifier.classmap is None:
         raise UsageError(f"{args.model}: has no class map; give one with --classes FILE, as classmapping20.csv")
+    check_prior(args.prior, classifier.shares, classifier.classmap, args.model)
     images = open_from(args)
     for line in (*images.notes, *images.skipped):
         print(line)
@@ -203,6 +209,8 @@ def _tags(plan: Plan, made_of: dict) -> dict[str, str]:
         "OPTIONS": {**made_of["options"], **made_of["values"]},
         "VERSIONS": versions,
     }
+    if made_of[PRIOR]:
+        told["PRIOR"] = made_of[PRIOR]
     return {key: json.dumps(value, ensure_ascii=False) for key, value in told.items()}
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from datasets.classmap import ClassMap
@@ -27,17 +28,25 @@ class Job(NamedTuple):
     """All that a process needs to make windows of a map. Picklable.
 
     model: a run folder or a checkpoint; device: "cpu", "cuda:1" …, None is a GPU if there is one; classmap: of a
-    checkpoint that has none.
+    checkpoint that has none; there: class shares that predictions are corrected for.
     """
 
     plan: Plan
     model: str
     device: str | None
     classmap: ClassMap | None
+    there: Sequence[float] | None = None
 
     def load(self, device: torch.device | None = None) -> Classifier:
         """The classifier; `device` in place of the job's own."""
-        return load_classifier(self.model, device or self.device, classmap=self.classmap)
+        classifier = load_classifier(self.model, device or self.device, classmap=self.classmap)
+        self.correct(classifier)
+        return classifier
+
+    def correct(self, classifier: Classifier) -> None:
+        """Let the classifier correct its predictions for the shares, if there are any."""
+        if self.there is not None:
+            classifier.there = np.array(self.there)
 
 
 class MapInterrupted(Exception):

@@ -25,6 +25,8 @@ from models import ESTIMATORS, ModelError, Network, SeriesEstimator, build_estim
 from tscls.checkpoints import check_normalisation, infer_model
 from tscls.estimators import load_estimator, save_estimator
 from tscls.inputs import Way
+from tscls.prior import corrected
+from tscls.trust import TEMPERATURES, cooled
 from utils.checkpoint import (
     CheckpointError,
     check_weights,
@@ -57,6 +59,9 @@ class Classifier:
         way: how series become its input, by ``sequencelength`` (S) and ``length_method``.
         draws: 0 predicts from all observations of a series, in one pass without randomness (``Way.whole``); K averages
             K random draws of S of them, which ``seed`` fixes.
+        temperature: that log-probabilities are divided by (``tscls.trust``); 1 leaves them as they are.
+        shares: those of the classes in training (C,); None where they are not known.
+        there: shares (C,) of the place that is classified, for which predictions are corrected (``tscls.prior``).
     """
 
     def __init__(
@@ -71,6 +76,9 @@ class Classifier:
     ):
         self.model, self.classmap, self.draws, self.seed = model, classmap, draws, seed
         self.way = Way(sequencelength, length_method, model.takes_any_length)
+        self.temperature = 1.0
+        self.shares: np.ndarray | None = None
+        self.there: np.ndarray | None = None
 
     @property
     def is_network(self) -> bool:
@@ -106,17 +114,20 @@ class Classifier:
         series: SeriesSet,
         *,
         draws: int | None = None,
+        temperature: float | None = None,
         batch_size: int | None = None,
         precision: Precision | None = None,
         rank: int = 0,
     ) -> Iterator[Tensor]:
         """Log-probabilities of the series, in their order: (B, classes) float32 on the CPU, one piece after another.
 
-        ``draws`` in place of the classifier's own; ``precision``: the mixed precision of networks (default: none);
-        processes that predict parts of one set give their ``rank``, so that their draws differ.
+        ``draws`` and ``temperature`` in place of the classifier's own; ``precision``: the mixed precision of networks
+        (default: none); processes that predict parts of one set give their ``rank``, so that their draws differ.
         Without draws equal series have equal predictions, whatever they are batched with.
         """
-        return self._run(series, self._log_probability, _mean_probability, draws, batch_size, precision, rank)
+        pieces = self._run(series, self._log_probability, _mean_probability, draws, batch_size, precision, rank)
+        temperature = self.temperature if temperature is None else temperature
+        return (self._adjusted(piece, temperature) for piece in pieces)
 
     def embed(
         self,
@@ -167,6 +178,15 @@ class Classifier:
                 parts.append(part.float().cpu())
             yield torch.cat(parts)[np.argsort(np.concatenate(batches))]
 
+    def _adjusted(self, log_probability: Tensor, temperature: float) -> Tensor:
+        """At a temperature, and for the class shares of the place."""
+        log_probability = cooled(log_probability, temperature)
+        return log_probability if self.there is None else self.corrected(log_probability, self.there)
+
+    def corrected(self, log_probability: Tensor, there: np.ndarray) -> Tensor:
+        """Predictions (B, classes) for class shares ``there`` (C,), from those without."""
+        return torch.from_numpy(corrected(log_probability.double().numpy(), self.shares, there)).float()
+
     def _log_probability(self, inputs: ModelInput) -> Tensor:
         """(B, classes)."""
         if self.is_network:
@@ -186,6 +206,10 @@ class Classifier:
         }
         if self.classmap:
             settings["classmap"] = self.classmap.as_dict()
+        if self.shares is not None:
+            settings["shares"] = self.shares.tolist()
+        if self.temperature != 1:
+            settings["temperature"] = self.temperature
         return settings
 
     def save(self, path: str | Path, **more) -> None:
@@ -271,6 +295,10 @@ def load_classifier(
         built = _estimator(saved, classmap) if is_estimator else _network(saved, path, model).to(device)
         size, method = _sequencelength(saved, built), saved.get("length_method", "pad")
         draws, seed = int(saved.get("draws", 0)), int(saved.get("seed", 111))
+        temperature, shares = float(saved.get("temperature", 1)), saved.get("shares")
+        shares = None if shares is None else np.array(shares, np.float64)
+        if not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
+            raise ValueError(f"temperature {temperature}")
         if method not in LENGTH_METHODS or not 0 <= draws <= LARGEST or not 1 <= size <= LARGEST:
             raise ValueError(f"length_method {method!r}, sequencelength {size}, draws {draws}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -278,6 +306,9 @@ def load_classifier(
             raise
         raise CheckpointError(f"{path}: its settings are damaged ({error}); train it again") from None
     loaded = Classifier(built, classmap, size, method, draws=draws, seed=seed)
+    loaded.temperature, loaded.shares = temperature, shares
+    if shares is not None and (shares.shape != (loaded.num_classes,) or not (shares > 0).all()):
+        raise CheckpointError(f"{path}: its settings are damaged (class shares); train it again")
     if classmap and classmap.num_classes != loaded.num_classes:
         raise CheckpointError(f"{path}: has {loaded.num_classes} outputs, the class map {classmap.num_classes} classes")
     return loaded

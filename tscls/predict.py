@@ -22,6 +22,8 @@ from datasets.catalog import SPLITS, open_split
 from datasets.classmap import read_classmap
 from datasets.store import SeriesSet
 from tscls.classifier import Classifier, load_classifier
+from tscls.evaluation import use_prior
+from tscls.prior import add_option, check_prior
 from utils import options
 from utils.errors import Parser, UsageError, exit_cleanly
 from utils.files import atomic_write
@@ -39,6 +41,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--year", type=int, default=2019, help="year of the series")
     add("--out", required=True, type=Path, help="table to write, .csv or .parquet")
     add("--draws", type=options.at_least(0), metavar="K", help="mean of K random draws, 0: all observations at once")
+    add_option(parser)
     add("--classes", metavar="FILE", help="class map of a checkpoint that has none, as classmapping20.csv")
     add("-d", "--device", default=None, help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
     args = parser.parse_args(argv)
@@ -133,7 +136,9 @@ def main(argv: list[str] | None = None) -> None:
     classifier = load_classifier(args.model, world.device, classmap=classmap)
     if args.draws is not None:
         classifier.draws = args.draws
+    check_prior(args.prior, classifier.shares, classifier.classmap, args.model)
     series = open_split(args.datapath, args.year, args.split, classifier.num_classes - 1)
+    use_prior(classifier, args.prior, series)
     start = time.monotonic()
     with table_writer(args.out) as write:
         for table in tables(classifier, series):

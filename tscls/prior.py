@@ -14,19 +14,76 @@ even. By Bayes' rule its probabilities p(class | series) are corrected by the ra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from sklearn.linear_model import LinearRegression
 
 from datasets.classmap import ClassMap
 from datasets.tables import read_csv
 from utils.errors import UsageError
+from utils.report import aligned
 
+NONE, ESTIMATE = CHOICES = "none", "estimate"  # as --prior, beside the name of a file
+SAMPLE = 50_000  # series that shares are estimated from, at most
 LEAST = 1e-4  # share of a class that statistics do not have, or that an estimate would make vanish
 ROUNDS, TOLERANCE = 2000, 1e-7  # of expectation maximisation, at most; largest change of a share at the end
 STRENGTH = 2.0  # of the Dirichlet prior of an estimate, in series a class
+
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """Add --prior to the options of a command that classifies."""
+    told = f"correct for the class shares of the place: {NONE}, {ESTIMATE} (without labels), or a CSV: class, share"
+    parser.add_argument("--prior", default=NONE, metavar=f"{NONE}|{ESTIMATE}|FILE", help=told)
+
+
+def check_prior(prior: str, trained: np.ndarray | None, classmap: ClassMap | None, path: str | Path) -> None:
+    """UsageError where --prior cannot be used with the classifier in ``path``; ``trained`` are its shares, if known."""
+    if prior == NONE:
+        return
+    if trained is None:
+        raise UsageError(
+            f"{path}: does not say the class shares of its training, which --prior needs; train it again with"
+            " main_tscls.py, or leave out --prior"
+        )
+    if prior != ESTIMATE:
+        read_shares(prior, classmap)
+
+
+def shares_there(
+    prior: str, trained: np.ndarray, classmap: ClassMap | None, log_probability: Callable[[], np.ndarray]
+) -> np.ndarray | None:
+    """Shares (C,) that --prior asks for; None where it asks for none.
+
+    ``log_probability`` gives what a classifier of the shares ``trained`` says of unlabelled series, (N, C), and is
+    called to estimate.
+    """
+    if prior == NONE:
+        return None
+    if prior == ESTIMATE:
+        return estimated(log_probability().astype(np.float64), trained)
+    return read_shares(prior, classmap)
+
+
+def spread(count: int, size: int = SAMPLE) -> np.ndarray:
+    """Positions of at most ``size`` of ``count`` series, evenly spaced and each once."""
+    kept = min(count, size)
+    return (2 * np.arange(kept) + 1) * count // (2 * max(kept, 1))
+
+
+def share_table(names: Sequence[str], trained: np.ndarray, there: np.ndarray) -> pd.DataFrame:
+    """Rows of classes: class, name, training, there."""
+    return pd.DataFrame({"class": range(len(names)), "name": names, "training": trained, "there": there})
+
+
+def readable_shares(table: pd.DataFrame) -> str:
+    """A ``share_table`` as people read it, the most frequent class there first."""
+    rows = table.sort_values("there", ascending=False, kind="stable")
+    shown = {"class": rows["name"], "in training": rows["training"].map("{:.3f}".format)}
+    return aligned(pd.DataFrame({**shown, "there": rows["there"].map("{:.3f}".format)}))
 
 
 def training_shares(labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from datasets.store import SeriesSet
+from tscls.prior import NONE
 from tscls.recipe import Recipe
 from utils.checkpoint import load_checkpoint
 from utils.errors import UsageError
@@ -65,32 +66,33 @@ def check_state(resume: str, models: Collection[str], seeds: Collection[int]) ->
         raise UsageError(f"{resume}: is of {of['model']} --seeds {of['seed']}, which is none of the runs asked for")
 
 
-def tested_years(folder: Path) -> dict[int, dict]:
-    """The rows of a run's testlog.csv by year.
+def tests_of(folder: Path) -> dict[tuple[int, str], dict]:
+    """The rows of a run's testlog.csv by year and class shares; without that column they are as trained.
 
     Raises:
         UsageError: a row has no year.
     """
     path = folder / TESTLOG
     try:
-        return {int(row["year"]): row for row in read_rows(path)}
+        return {(int(row["year"]), row.get("prior") or NONE): row for row in read_rows(path)}
     except (KeyError, TypeError, ValueError):
         raise UsageError(
             f"{path}: a row has no number in the column 'year'; move the file away to test again"
         ) from None
 
 
-def finished_tests(folder: Path, sets: dict[int, SeriesSet]) -> dict[int, dict]:
+def finished_tests(folder: Path, sets: dict[int, SeriesSet], prior: str = NONE) -> dict[int, dict]:
     """The rows of testlog.csv, by year, of those ``sets`` that the run in a folder has been tested on.
+
+    ``prior`` is the ``told_prior`` of the test.
 
     Raises:
         UsageError: it was tested on other series of one of these years.
     """
-    tests = tested_years(folder)
-    tests = {year: tests[year] for year in sets if year in tests}
-    for year, row in tests.items():
-        here = told_series([sets[year]])
+    tests = tests_of(folder)
+    for (year, _), row in tests.items():
+        here = told_series([sets[year]]) if year in sets else row.get("data")
         if row.get("data", here) != here:
             told = f"was tested on other series of {year}: {here} here, {row['data']} there"
             raise UsageError(f"{folder}: {told}; --eval replaces the test, --suffix X keeps it")
-    return tests
+    return {year: tests[year, prior] for year in sets if (year, prior) in tests}

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from datasets.catalog import Selection, open_classmap, open_eval
 from tscls.classifier import find_checkpoint, load_classifier
-from tscls.evaluation import check_classes, evaluate
+from tscls.evaluation import check_classes, evaluate, told_prior
+from tscls.prior import add_option, check_prior
 from tscls.resume import told_file, told_series
 from utils import options
 from utils.errors import Parser, UsageError, exit_cleanly
@@ -34,6 +35,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--out", required=True, type=Path, metavar="FOLDER", help="folder for scores, tables and pictures")
     add("--overwrite", action="store_true", help="replace what is in --out")
     add("--draws", type=options.at_least(0), metavar="K", help="mean of K random draws, 0: all observations at once")
+    add_option(parser)
     add("-d", "--device", default=None, help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
     add("--amp", choices=AMP, default=None, help="mixed precision (default: bf16 on a GPU that supports it, else off)")
     args = parser.parse_args(argv)
@@ -51,6 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     classifier = load_classifier(args.model, world.device, advice=advice)
     if args.draws is not None:
         classifier.draws = args.draws
+    check_prior(args.prior, classifier.shares, classifier.classmap, args.model)
     classes = classifier.num_classes - 1
     classmap = open_classmap(args.datapath, classes)
     check_classes(classifier, classmap, args.model, args.datapath, "give data of the same class map")
@@ -60,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     described = {"model": classifier.name, "pretrained": str(model), "num": 0, "year": args.years[0]}
     described |= {"out": str(args.out), "seed": classifier.seed}
     same = {"model": told_file(model), "draws": classifier.draws, "years": args.years, "regions": args.regions}
-    same |= {"data": told_series(list(sets.values()))}
+    same |= {"data": told_series(list(sets.values())), "prior": told_prior(args.prior)}
     place_options = {"suffix": None, "overwrite": args.overwrite, "elsewhere": "another --out"}
     with claim(lambda _: args.out, same, world, **place_options) as place:
         if place.state is State.FINISHED:
@@ -71,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         if world.is_main:
             place.enter(None)
             log = RunLog(args.out, recorded(vars(args)) | described | {"identity": same})
-        tested = {"train_year": args.years[0], "regions": args.regions or []}
+        tested = {"train_year": args.years[0], "regions": args.regions or [], "prior": args.prior}
         evaluate(classifier, sets, args.out, world, precision, log=log, **tested)
         if world.is_main:
             place.finish()

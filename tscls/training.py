@@ -22,6 +22,7 @@ from tscls.classifier import Classifier
 from tscls.estimators import training_input
 from tscls.evaluation import scores_on
 from tscls.inputs import LabelledSeries
+from tscls.prior import training_shares
 from tscls.recipe import Recipe
 from utils.errors import UsageError
 from utils.metrics import SCORES
@@ -91,7 +92,8 @@ def fit(
             world.average_statistics(classifier.model)
             is_best = not recipe.patience and run.is_last(recipe.epochs, None)
             if recipe.patience:
-                scores = scores_on(classifier, splits.valid, world, draws=VALIDATION_DRAWS, precision=precision)
+                options = {"draws": VALIDATION_DRAWS, "temperature": 1, "precision": precision}
+                scores = scores_on(classifier, splits.valid, world, **options)
                 row |= {f"valid_{name}": scores[name] for name in ("loss", *SCORES)}
                 check_finite(scores["loss"], "the validation loss", epoch)
                 is_best = run.end_epoch(scores["loss"])
@@ -119,6 +121,7 @@ def fit_estimator(
     Every rank trains the same one, for scikit-learn has no other way.
     """
     series = training_series(splits, recipe)
+    classifier.shares = training_shares(series.labels, classifier.num_classes)
     x = training_input(series, classifier.way, classifier.seed)
     classifier.model.fit(x, series.labels)
     log = open_log(None)
@@ -152,6 +155,7 @@ class Training:
         self.precision, self.world, self.is_frozen = precision, world, is_frozen
         self.parts, series = trained_on(splits, recipe), training_series(splits, recipe)
         self.data = LabelledSeries(series, world, workers)
+        classifier.shares = training_shares(series.labels, classifier.num_classes)
         train_mode(self.network, is_frozen)  # before DDP is told what gets gradients
         # not by default, as compiling costs more than short runs gain; an epoch's last batch is of another size
         model = torch.compile(self.network, dynamic=False) if is_compiled else self.network

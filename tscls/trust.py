@@ -9,15 +9,11 @@ confidence of 0.8 four of five are right.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-
-from utils.results import figures
 
 BINS = 10  # of confidence, from 0 to 1
 TEMPERATURES = (0.05, 20.0)  # least and largest that is fitted
@@ -56,6 +52,12 @@ def coverage(log_probability: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     )
 
 
+def at_per_cents(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of the rows of a ``coverage`` those at each per cent of the series, at most 100 and the last among them."""
+    ends = -(-np.arange(1, 101) * len(rows) // 100) - 1  # rounded up
+    return rows.iloc[np.unique(ends)].reset_index(drop=True)
+
+
 def _predictions(log_probability: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Confidence (N,) and whether the prediction is right (N,)."""
     best = log_probability.argmax(1)
@@ -80,26 +82,3 @@ def fit_temperature(log_probability: Tensor, labels: Tensor) -> float:
 def cooled(log_probability: Tensor, temperature: float) -> Tensor:
     """Log-probabilities (N, C) at a temperature; 1 leaves them as they are."""
     return log_probability if temperature == 1 else (log_probability / temperature).log_softmax(-1)
-
-
-def draw(log_probability: np.ndarray, labels: np.ndarray, path: Path, title: str) -> None:
-    """Reliability diagram, and accuracy against the fraction of the surest series, as a picture."""
-    rows, kept = reliability(log_probability, labels), coverage(log_probability, labels)
-    figure = figures.new_figure(9, 4.2)
-    left, right = figure.subplots(1, 2)
-    left.plot((0, 1), (0, 1), color="#888888", linewidth=1)
-    left.bar(rows["low"], rows["accuracy"], 1 / BINS, align="edge", color=figures.COLOURS[0], edgecolor="white")
-    left.plot(rows["confidence"], rows["accuracy"], "o", color=figures.COLOURS[1], markersize=4)
-    for row in rows.itertuples():
-        left.text((row.low + row.high) / 2, 0.02, f"{row.series:,}", ha="center", fontsize=7, color="white")
-    error = calibration_error(log_probability, labels)
-    left.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", title=f"calibration error {error:.3f}")
-    right.plot(kept["coverage"], kept["accuracy"], color=figures.COLOURS[0])
-    right.set(xlim=(0, 1.02), xlabel="fraction of the series, the surest first", ylabel="accuracy")
-    right.set_title(f"all: {kept['accuracy'].iloc[-1]:.3f}")
-    for axes in (left, right):
-        axes.grid(color="#eeeeee")
-        axes.set_axisbelow(True)
-        axes.title.set_fontsize(9)
-    figure.suptitle(title, fontsize=10)
-    figures.save(figure, path)

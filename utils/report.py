@@ -3,7 +3,8 @@
     python -m utils.report results                       # every run below results/
     python -m utils.report results/T_* other --out docs  # chosen runs, tables elsewhere
 
-In each run folder: test_class_f1.csv (F1, user's and producer's accuracy), confusion_matrix.png, learning_curve.png.
+In each run folder: test_class_f1.csv (F1, user's and producer's accuracy), confusion_matrix.png, trust.png,
+learning_curve.png.
 In --out: comparison.csv (numbers), .md and .png, and years.csv, .md and .png if runs were tested on several sets.
 """
 
@@ -23,9 +24,13 @@ from utils.errors import Parser, UsageError, WriteError, exit_cleanly
 from utils.files import make_folder, write_csv, write_text
 from utils.metrics import SCORE_NAMES, SCORES, class_accuracies
 from utils.results import figures
-from utils.results.runs import COSTS, is_pretraining, read_runs, results, run_folders
+from utils.results.runs import COSTS, NO_PRIOR, TESTED, is_pretraining, read_runs, results, run_folders
 
 SHOWN = ("oa", "macro_f1", "macro_f1_present")  # scores in pictures
+TRUST = {  # tables of a test, and their columns
+    "reliability": ("low", "high", "series", "confidence", "accuracy"),
+    "coverage": ("coverage", "accuracy"),
+}
 NEEDED = ("epoch", "train_loss")  # columns of a trainlog.csv
 _failures: set[int | None] = set()  # of pictures that could not be written, as the system numbers them
 Where = str | Path | Sequence[str | Path]
@@ -34,7 +39,8 @@ Where = str | Path | Sequence[str | Path]
 def write_run_report(folder: str | Path) -> list[Path]:
     """Write what a run folder's logs allow: accuracies by class and confusion matrix a test set, learning curve.
 
-    Reads test_conf_mat*.npy (rows true) with classes.json, and trainlog.csv; returns the files written.
+    Reads test_conf_mat*.npy (rows true) with classes.json, test_reliability*.csv with test_coverage*.csv, and
+    trainlog.csv; returns the files written.
 
     A picture that cannot be written is left out, with a line.
 
@@ -46,6 +52,8 @@ def write_run_report(folder: str | Path) -> list[Path]:
     try:
         for file in sorted(folder.glob("test_conf_mat*.npy")):
             written += _write_test_report(folder, file.stem.removeprefix("test_conf_mat"))
+        for file in sorted(folder.glob("test_reliability*.csv")) if _pictures() else ():
+            written += _draw_trust(folder, file.stem.removeprefix("test_reliability"))
         if (folder / "trainlog.csv").is_file() and _pictures():
             written += _write_learning_curve(folder)
     except WriteError:
@@ -74,6 +82,19 @@ def _write_test_report(folder: Path, tag: str) -> list[Path]:
     title = folder.name + tag.replace("_", ", tested on ", 1)
     draw = functools.partial(figures.confusion_matrix, matrix, names, title=title)
     return [path, *(_draw(folder / f"confusion_matrix{tag}.png", draw) if _pictures() else [])]
+
+
+def _draw_trust(folder: Path, tag: str) -> list[Path]:
+    """Calibration and coverage of a test as a picture."""
+    tables = {}
+    for name, needed in TRUST.items():
+        file = folder / f"test_{name}{tag}.csv"
+        tables[name] = _read(file, pd.read_csv)
+        missing = [column for column in needed if column not in tables[name]]
+        if missing or tables[name].empty:
+            raise UsageError(f"{file}: no full report: no {' and '.join(missing) or 'row'} in it")
+    draw = functools.partial(figures.trust, *tables.values(), title=folder.name + tag.replace("_", ", tested on ", 1))
+    return _draw(folder / f"trust{tag}.png", draw)
 
 
 def _read_matrix(file: Path) -> np.ndarray:
@@ -130,7 +151,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over runs that differ only in seed, best OA first.
 
     `rows` are the `results` of the runs. A row of the summary has label, model, pretrained, budget, train_year,
-    the test set (year, regions: the training year if it was tested, else the first), runs, seeds, `<score>_mean`
+    the test (year, regions, prior: the training year if it was tested, else the first), runs, seeds, `<score>_mean`
     and `<score>_std` (n-1 in the denominator; 0 for one run) of SCORES (macro_f1_present is NaN for runs of earlier
     versions), and the means of parameters, train_seconds and series_per_s.
     """
@@ -142,19 +163,20 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _test_sets(rows: pd.DataFrame) -> pd.Series:
-    return (rows["year"] + " " + rows["regions"]).str.strip()
+    tested = (rows["year"] + " " + rows["regions"]).str.strip()
+    return tested + rows["prior"].map(lambda prior: "" if prior == NO_PRIOR else f" prior {prior}")
 
 
 def _by_test_set(rows: pd.DataFrame) -> pd.DataFrame:
     """All test sets of each experiment, experiments in the order of the comparison."""
     best = rows[rows["headline"]].groupby("label")["oa"].mean()
-    averages = _average(rows).sort_values(["label", "year", "regions"])
+    averages = _average(rows).sort_values(["label", *TESTED])
     return averages.sort_values("label", key=lambda labels: -labels.map(best), kind="stable", ignore_index=True)
 
 
 def _average(rows: pd.DataFrame) -> pd.DataFrame:
     """Average over the runs of each experiment and test set."""
-    by = ["experiment", "label", "model", "pretrained", "budget", "train_year", "year", "regions"]
+    by = ["experiment", "label", "model", "pretrained", "budget", "train_year", *TESTED]
     groups = rows.groupby(by, sort=False)
     columns = {"runs": groups.size(), "seeds": groups["seed"].agg(" ".join)}
     for score in SCORES:

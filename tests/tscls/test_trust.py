@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tscls import trust
-from utils.results import figures
 
 # five predictions of two classes: confidence 0.55, 0.6, 0.95, 0.9, 0.91
 PROBABILITY = np.array([[0.55, 0.45], [0.4, 0.6], [0.95, 0.05], [0.1, 0.9], [0.91, 0.09]])
@@ -83,7 +83,10 @@ def test_bins_cover_all_series_and_coverage_ends_at_the_accuracy(count, classes,
     assert (np.diff(kept["confidence"]) <= 0).all()
 
 
-@pytest.mark.skipif(not figures.available(), reason="matplotlib is an optional extra")
-def test_the_picture_is_drawn(tmp_path):
-    trust.draw(LOG, LABELS, tmp_path / "trust.png", "a run")
-    assert (tmp_path / "trust.png").read_bytes().startswith(b"\x89PNG")
+@given(st.integers(1, 1000))
+def test_coverage_is_kept_at_each_per_cent(count):
+    rows = trust.at_per_cents(pd.DataFrame({"coverage": np.arange(1, count + 1) / count}))
+    kept = rows["coverage"].to_numpy()
+    assert len(rows) == min(count, 100) and kept[-1] == 1 and (np.diff(kept) > 0).all()
+    if count >= 100:  # the first that reaches the per cent
+        assert (kept >= np.arange(1, 101) / 100 - 1e-9).all() and (kept < np.arange(1, 101) / 100 + 1 / count).all()

@@ -92,6 +92,32 @@ def _short(count: int) -> str:
     return f"{count / 1e3:.0f}k" if count < 999_500 else f"{count / 1e6:.3g}M"
 
 
+def trust(reliability: pd.DataFrame, coverage: pd.DataFrame, path: Path, title: str = "") -> None:
+    """Accuracy against confidence, and against the fraction of the surest series; the tables of ``tscls.trust``."""
+    rows, kept = reliability, coverage
+    figure = new_figure(9, 4.2)
+    left, right = figure.subplots(1, 2)
+    left.plot((0, 1), (0, 1), color="#888888", linewidth=1)
+    widths, style = rows["high"] - rows["low"], {"align": "edge", "color": COLOURS[0], "edgecolor": "white"}
+    left.bar(rows["low"], rows["accuracy"], widths, **style)
+    left.plot(rows["confidence"], rows["accuracy"], "o", color=COLOURS[1], markersize=4)
+    for row in rows.itertuples():
+        place = ((row.low + row.high) / 2, row.accuracy + 0.015)
+        left.text(*place, _short(int(row.series)), ha="center", fontsize=7)
+    error = np.average((rows["confidence"] - rows["accuracy"]).abs(), weights=rows["series"])
+    left.set(xlim=(0, 1), ylim=(0, 1.06), xlabel="confidence (numbers: series)", ylabel="accuracy")
+    left.set_title(f"expected calibration error {error:.3f}")
+    right.plot(kept["coverage"], kept["accuracy"], color=COLOURS[0], marker="o", markersize=2)
+    right.set(xlim=(0, 1.02), xlabel="fraction of the series, the surest first", ylabel="accuracy")
+    right.set_title(f"all: {kept['accuracy'].iloc[-1]:.3f}")
+    for axes in (left, right):
+        axes.grid(color="#eeeeee")
+        axes.set_axisbelow(True)
+        axes.title.set_fontsize(9)
+    figure.suptitle(title, fontsize=10)
+    save(figure, path)
+
+
 CURVES = {  # label of a panel's axis -> columns of trainlog.csv and their names in the legend
     "loss": {"train_loss": "train", "valid_loss": "held out"},
     "OA": {"train_oa": "train", "valid_oa": "held out"},

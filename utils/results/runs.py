@@ -18,9 +18,11 @@ from utils.metrics import SCORES
 
 COSTS = ("parameters", "train_seconds", "series_per_s")
 LOGS = ("args.json", "trainlog.csv", "testlog.csv")
+TESTED = ["year", "regions", "prior"]  # what tells the tests of a run apart
+NO_PRIOR = "none"  # predictions as they are, not corrected for class shares
 LATER = ("macro_f1_present",)  # scores that earlier versions did not write
 # Two runs that differ in these alone are repetitions of one experiment.
-NOT_THE_EXPERIMENT = frozenset("seed seeds models years logdir device workers print_freq eval identity".split())
+NOT_THE_EXPERIMENT = frozenset("seed seeds models years logdir device workers print_freq eval identity prior".split())
 
 
 class FinishedRun(NamedTuple):
@@ -82,7 +84,7 @@ def read_run(folder: Path) -> FinishedRun:
     """
     try:
         arguments = json.loads((folder / "args.json").read_text(encoding="utf-8"))
-        tests = pd.read_csv(folder / "testlog.csv", dtype={"year": str, "regions": str})
+        tests = pd.read_csv(folder / "testlog.csv", dtype={"year": str, "regions": str, "prior": str})
     except FileNotFoundError as error:
         raise UsageError(f"{folder}: no {Path(error.filename).name} (a run that did not finish?)") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -94,11 +96,11 @@ def read_run(folder: Path) -> FinishedRun:
     if missing or tests.empty:
         raise UsageError(f"{folder}: testlog.csv lacks {', '.join(missing) or 'a row'}")
     measures = [*SCORES, *COSTS]
-    tests = tests.reindex(columns=["year", "regions", *measures]).fillna({"regions": ""})
+    tests = tests.reindex(columns=[*TESTED, *measures]).fillna({"regions": "", "prior": NO_PRIOR})
     tests[measures] = tests[measures].apply(pd.to_numeric, errors="coerce")
     if tests[required].isna().any(axis=None):
         raise UsageError(f"{folder}: testlog.csv has a score that is not a number")
-    return FinishedRun(folder, arguments, tests.drop_duplicates(["year", "regions"], keep="last", ignore_index=True))
+    return FinishedRun(folder, arguments, tests.drop_duplicates(TESTED, keep="last", ignore_index=True))
 
 
 def read_runs(where: str | Path | Sequence[str | Path]) -> list[FinishedRun]:
@@ -121,11 +123,12 @@ def read_runs(where: str | Path | Sequence[str | Path]) -> list[FinishedRun]:
 
 
 def results(runs: Sequence[FinishedRun]) -> pd.DataFrame:
-    """One row a run and test set: label, model, pretrained, budget, train_year, seed, year, regions, scores, costs.
+    """One row a run and test: label, model, pretrained, budget, train_year, seed, year, regions, prior, scores, costs.
 
     Rows of one `experiment` differ in seed and test set alone and share a `label`. `headline` marks one row a run: the
-    test on the training year, or else the first test. If runs differ in none of these, as when one was repeated on
-    another device, the first counts (`run_folders` puts the newest first) and the others are named on stderr.
+    test on the training year without a prior, or else the first test. If runs differ in none of these, as when one was
+    repeated on another device, the first counts (`run_folders` puts the newest first) and the others are named on
+    stderr.
     """
     experiments = {_experiment(run.arguments): run.arguments for run in runs}
     labels = dict(zip(experiments, _labels(list(experiments.values())), strict=True))
@@ -142,9 +145,10 @@ def results(runs: Sequence[FinishedRun]) -> pd.DataFrame:
             train_year=train_year,
             seed=str(run.arguments.get("seed", "")),
         )
-        frames.append(frame.assign(headline=frame.index == (frame["year"] == train_year).idxmax()))
+        is_first_choice = (frame["year"] == train_year) & (frame["prior"] == NO_PRIOR)
+        frames.append(frame.assign(headline=frame.index == is_first_choice.idxmax()))
     rows = pd.concat(frames, ignore_index=True)
-    is_repeated = rows.duplicated(["experiment", "seed", "year", "regions"])
+    is_repeated = rows.duplicated(["experiment", "seed", *TESTED])
     for folder in rows[is_repeated]["folder"].unique():
         print(f"not counted: {folder} repeats another run, with the same arguments and seed", file=sys.stderr)
     return rows[~is_repeated].drop(columns="folder").reset_index(drop=True)
