@@ -107,7 +107,7 @@ def picture(rows: pd.DataFrame, differences: pd.DataFrame, path: Path) -> None:
     figure = figures.new_figure(12, 2.6 + 0.26 * len(arms))
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.1))
     styles = {
-        arm: {"color": f"C{number % 10}", "marker": figures.MARKERS[number % len(figures.MARKERS)]}
+        arm: {"color": f"C{number % 10}", "marker": figures.MARKERS[(number + number // 10) % len(figures.MARKERS)]}
         for number, arm in enumerate(arms)
     }
     for arm in arms:
@@ -124,6 +124,8 @@ def picture(rows: pd.DataFrame, differences: pd.DataFrame, path: Path) -> None:
     names = [arm for arm in arms if arm in set(shown["arm"])]
     for number, labels in enumerate(budgets):
         part = shown[shown["labels"] == labels]
+        if part.empty:
+            continue
         places = [names.index(arm) + (number - (len(budgets) - 1) / 2) * 0.22 for arm in part["arm"]]
         errors = np.stack((part["gain"] - part["low"], part["high"] - part["gain"]))
         style = {"fmt": figures.MARKERS[number], "color": figures.COLOURS[number % len(figures.COLOURS)]}
