@@ -9,7 +9,6 @@ even. By Bayes' rule its probabilities p(class | series) are corrected by the ra
     simple procedure", Neural Computation 14 (2002), 21-41
     A. Alexandari, A. Kundaje and A. Shrikumar, "Maximum likelihood with bias-corrected calibration is hard-to-beat at
     label shift adaptation", ICML 2020
-    Z. Lipton, Y.-X. Wang and A. Smola, "Detecting and correcting for label shift with black box predictors", ICML 2018
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import LinearRegression
 
 from datasets.classmap import ClassMap
 from datasets.tables import read_csv
@@ -113,19 +111,6 @@ def estimated(log_probability: np.ndarray, trained: np.ndarray, strength: float 
         if np.abs(shares - before).max() < TOLERANCE:
             break
     return shares
-
-
-def shifted(confusion: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """The shares (C,) that explain how often each class is predicted (C,), by black-box shift estimation.
-
-    Args:
-        confusion: joint frequencies (C, C) of true (rows) and predicted classes of held-out training series.
-        predicted: frequencies of the predicted classes of the unlabelled series.
-    """
-    true = confusion.sum(1)
-    ratios = LinearRegression(positive=True, fit_intercept=False).fit(confusion.T, predicted).coef_
-    shares = np.maximum(ratios * true, LEAST)
-    return shares / shares.sum()
 
 
 def read_shares(path: str | Path, classmap: ClassMap) -> np.ndarray:

@@ -64,15 +64,6 @@ def test_a_class_that_is_never_predicted_does_not_vanish():
     assert found[1:] == pytest.approx(prior.LEAST, rel=0.01)
 
 
-def test_black_box_estimation_inverts_the_confusions():
-    confusion = np.diag([0.4, 0.2, 0.2]) + 0.2 / 9  # joint frequencies; rows are true
-    confusion /= confusion.sum()
-    conditional = confusion / confusion.sum(1, keepdims=True)
-    assert prior.shifted(confusion, THERE @ conditional) == pytest.approx(THERE, abs=1e-6)
-    lost = prior.shifted(confusion, np.array([1.0, 0, 0]) @ conditional)
-    assert lost[0] > 0.99 and (lost[1:] >= prior.LEAST * 0.99).all() and lost.sum() == pytest.approx(1)
-
-
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
