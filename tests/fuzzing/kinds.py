@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch
@@ -179,8 +180,8 @@ def _read_run(folder: Path) -> object:
     from utils.results.runs import read_run
 
     run = read_run(folder)
-    report._pictures = lambda: False
-    written = [path.read_text() for path in report.write_run_report(folder)]
+    with mock.patch.object(report, "_pictures", lambda: False):
+        written = [path.read_text() for path in report.write_run_report(folder)]
     return run.arguments, run.tests, written
 
 

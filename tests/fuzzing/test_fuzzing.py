@@ -81,7 +81,7 @@ def test_a_process_that_dies_or_hangs_or_takes_memory_is_noticed(monkeypatch):
         return "as it was"
 
     def swell(folder: Path) -> int:
-        return len(bytearray(64 << 20)) if changed(folder) else 0
+        return len(b"x" * (600 << 20)) if changed(folder) else 0  # above the peak of the tests before
 
     assert DIED in words_of(die, 3)
     monkeypatch.setattr("tests.fuzzing.runner.SECONDS", 0.05)

@@ -47,7 +47,8 @@ def test_the_files_of_a_run(plain):
     names = {file.name for file in plain.iterdir() if not file.name.startswith("events.out.tfevents.")}
     needed = {"args.json", "model_best.pth", "trainlog.csv", "testlog.csv", "test_conf_mat.npy", "test_class_f1.npy"}
     needed |= {"finished", "model_last.pth", "model_last.prev.pth"}
-    assert needed <= names <= needed | {"classes.json", "test_class_f1.csv"}
+    tables = {f"test_{name}.csv" for name in ("class_f1", "reliability", "coverage")}
+    assert needed <= names <= needed | {"classes.json"} | tables
     assert {file.name for file in plain.parent.iterdir()} == {plain.name, "comparison.csv", "comparison.md"}
 
 
