@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from datasets.transforms import ModelInput, Series
+from moco.builder import projection_head, unit
 from utils.precision import Precision
 from utils.runtime.distributed import World, gather, gather_with_gradient
 
@@ -69,3 +70,25 @@ class JointEmbedding(nn.Module):
                 batches.append([self.project(first), self.project(second), *known])
         found = self.compare_held_out(*(world.all_gather(torch.cat(part)) for part in zip(*batches, strict=True)))
         return {"loss": float(found.loss), **{name: float(value) for name, value in found.figures.items()}}
+
+
+class UnitEmbedding(JointEmbedding):
+    """Projects to the unit sphere by an MLP, as contrastive losses with a temperature need.
+
+    Args:
+        encoder: a network with ``num_features`` and a ``decoder``, which is replaced by the projection head.
+        augment: makes two views, each the model input of the whole batch, of (series, generator).
+        dim: width of the projections. T: temperature.
+    """
+
+    def __init__(self, encoder: nn.Module, augment: Callable, *, dim: int = 128, T: float = 0.1):
+        super().__init__(encoder, augment, projection_head(encoder.num_features, dim, mlp=True))
+        self.dim, self.T = dim, T
+
+    def identity(self) -> dict:
+        """The settings of the pretext, by which a checkpoint is recognised."""
+        return {"dim": self.dim, "T": self.T}
+
+    def project(self, view: tuple) -> Tensor:
+        """Projections (B, dim) of a view, of length 1."""
+        return unit(self.encoder_q(view))

@@ -13,37 +13,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moco.builder import held_out_contrast, projection_head, unit
-from pretraining.joint import JointEmbedding, Output
+from moco.builder import held_out_contrast
+from pretraining.joint import Output, UnitEmbedding
 from utils import options
 
 NAME = "simclr"
 
 
-class SimCLR(JointEmbedding):
+class SimCLR(UnitEmbedding):
     """An encoder with an MLP head, trained by the NT-Xent loss (Chen et al. 2020, section 2.1).
 
     Its figure is top1, the fraction of views whose most similar view is the other one of the same series.
 
-    Args:
-        encoder: a network with ``num_features`` and a ``decoder``, which is replaced by the projection head.
-        augment: makes two views, each the model input of the whole batch, of (series, generator).
-        dim: width of the projections. T: temperature.
+    Encoder, views, ``dim`` and ``T`` are those of ``UnitEmbedding``.
     """
 
     name, run_name = NAME, "SimCLR"
-
-    def __init__(self, encoder: nn.Module, augment: Callable, *, dim: int = 128, T: float = 0.1):
-        super().__init__(encoder, augment, projection_head(encoder.num_features, dim, mlp=True))
-        self.dim, self.T = dim, T
-
-    def identity(self) -> dict:
-        """The settings of the pretext, by which a checkpoint is recognised."""
-        return {"dim": self.dim, "T": self.T}
-
-    def project(self, view: tuple) -> Tensor:
-        """Projections (B, dim) of a view, of length 1."""
-        return unit(self.encoder_q(view))
 
     def compare(self, first: Tensor, second: Tensor) -> Output:
         loss, top1 = nt_xent(first, second, self.T)

@@ -13,38 +13,22 @@ import torch
 from torch import Generator, Tensor, nn
 
 from datasets.transforms import ModelInput, Series
-from moco.builder import projection_head, unit
-from pretraining.joint import JointEmbedding, Output
+from pretraining.joint import Output, UnitEmbedding
 from utils import options
 
 NAME = "supcon"
 GROUP = 2048  # held-out series that are compared with each other; the cost grows with its square
 
 
-class SupCon(JointEmbedding):
+class SupCon(UnitEmbedding):
     """An encoder with an MLP head, trained by the loss L_out (Khosla et al. 2020, equation 2).
 
     Its figure is top1, the fraction of views whose most similar view is of the same class.
 
-    Args:
-        encoder: a network with ``num_features`` and a ``decoder``, which is replaced by the projection head.
-        augment: makes two views, each the model input of the whole batch, of (series, generator).
-        dim: width of the projections. T: temperature.
+    Encoder, views, ``dim`` and ``T`` are those of ``UnitEmbedding``.
     """
 
     name, run_name = NAME, "SupCon"
-
-    def __init__(self, encoder: nn.Module, augment: Callable, *, dim: int = 128, T: float = 0.1):
-        super().__init__(encoder, augment, projection_head(encoder.num_features, dim, mlp=True))
-        self.dim, self.T = dim, T
-
-    def identity(self) -> dict:
-        """The settings of the pretext, by which a checkpoint is recognised."""
-        return {"dim": self.dim, "T": self.T}
-
-    def project(self, view: tuple) -> Tensor:
-        """Projections (B, dim) of a view, of length 1."""
-        return unit(self.encoder_q(view))
 
     def views(self, series: Series, generator: Generator) -> tuple[ModelInput, ModelInput, Tensor]:
         """Two random views of each series, and their labels (B,)."""
