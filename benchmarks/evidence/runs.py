@@ -95,7 +95,7 @@ def probe(cell: Cell, target: Target) -> Predictions:
     encoder = open_encoder(cell.checkpoint, torch.device("cpu"), name=cell.arm.model)
     selection = Selection(cell.labels, seed=cell.seed, leave_out=target.leave_out)
     splits = open_labelled(target.datapath, target.year, selection)
-    labelled, tests = join((splits.train, splits.valid)), test_sets(target, cell.seed)
+    labelled, tests = join((splits.train, splits.valid)), eval_sets(target, cell.seed)
     model = logistic_regression().fit(features(encoder, labelled), labelled.labels)
     probability = np.full((sum(map(len, tests)), selection.nclasses + 1), LEAST)
     probability[:, model.classes_] += np.concatenate([model.predict_proba(features(encoder, one)) for one in tests])
@@ -107,7 +107,7 @@ def features(encoder: Classifier, series: SeriesSet) -> np.ndarray:
     return torch.cat(list(encoder.embed(series))).numpy()
 
 
-def test_sets(target: Target, seed: int) -> list[SeriesSet]:
+def eval_sets(target: Target, seed: int) -> list[SeriesSet]:
     """The test series of every year."""
     selection = Selection(seed=seed, leave_out=target.leave_out)
     return [open_eval(target.datapath, year, selection) for year in target.years]
@@ -116,7 +116,7 @@ def test_sets(target: Target, seed: int) -> list[SeriesSet]:
 def predict(trained: str | Path, target: Target, seed: int) -> Predictions:
     """What a trained classifier predicts for the test series of every year."""
     classifier = load_classifier(trained, "cpu", classmap=open_classmap(target.datapath))
-    sets = test_sets(target, seed)
+    sets = eval_sets(target, seed)
     parts = [part.numpy() for series in sets for part in classifier.predict(series)]
     return Predictions(np.concatenate(parts), np.concatenate([series.labels for series in sets]))
 

@@ -72,7 +72,7 @@ def test_a_logistic_regression_converges_on_correlated_features():
     labels = features[:, ::7].argmax(1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        accuracies(features, labels, features, labels)
+        assert accuracies(features, labels, features, labels)["linear"] > 0.99  # 128 features separate 400 series
 
 
 def test_a_table_has_a_row_a_seed_and_of_several_the_mean():
