@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from datasets import bands
-from utils.checkpoint import CheckpointError
+from models import Network, build_model
+from utils.checkpoint import CheckpointError, check_weights, encoder_state, is_pretraining_state, load_weights
+
+LARGEST = 4096  # number among a model's arguments, S or draws that is believed of a file
+
+logger = logging.getLogger(__name__)
 
 # The first tensor of each model that no other one has; the Transformer's is STNet's as well.
 MARKS = {
@@ -45,6 +52,45 @@ def infer_model(state: Mapping[str, Tensor]) -> dict:
         return {"name": name, "num_classes": shapes[last][0], **size} if name else {}
     except (KeyError, IndexError, ValueError, ZeroDivisionError):
         return {}
+
+
+def saved_network(saved: dict, path: Path, model: str | dict | None) -> Network:
+    """The network that a checkpoint's content describes, or else the one that its tensors are of, with its weights.
+
+    ``model`` names it where the checkpoint does not, or gives the arguments of ``build_model``.
+
+    Raises:
+        CheckpointError: it is of another model, of none, or a pre-training without classes.
+    """
+    state, told = saved["model_state"], saved.get("model")
+    given = {"name": model} if isinstance(model, str) else dict(model or {})
+    if is_pretraining_state(state):
+        if "classmap" not in saved:
+            raise CheckpointError(
+                f"{path}: a pre-training, which predicts no classes; fine-tune from it:"
+                f" main_tscls.py --pretrained {path}"
+            )
+        state = encoder_state(state)
+    if told and given and given["name"] != told["name"]:
+        raise CheckpointError(f"{path}: is of {told['name']}, not of {given['name']}")
+    arguments = told or {**infer_model(state), **given}
+    if not arguments:
+        raise CheckpointError(f"{path}: its tensors ({', '.join(list(state)[:3])} …) are of no model; name it")
+    if not told and not given and arguments["name"] == "stnet":
+        logger.warning("%s: does not say whether it is of stnet or transformer; stnet is assumed", path)
+    _check_size(arguments, state, path)
+    network = build_model(**arguments)
+    load_weights(network, state, path)
+    return network
+
+
+def _check_size(arguments: dict, state: dict[str, Tensor], path: Path) -> None:
+    """CheckpointError or ValueError for a model that is not that of the weights, before memory is taken for it."""
+    for name, value in arguments.items():
+        if isinstance(value, int) and not 0 <= value <= LARGEST:
+            raise ValueError(f"{name} is {value}")
+    with torch.device("meta"):
+        check_weights(build_model(**arguments), state, path)
 
 
 def check_normalisation(saved: dict | None, path: str | Path) -> None:

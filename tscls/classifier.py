@@ -7,7 +7,6 @@ for log_probability in classifier.predict(SeriesSet.whole(Store.open("data/mine/
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,32 +21,21 @@ from datasets.classmap import ClassMap
 from datasets.store import SeriesSet
 from datasets.transforms import LENGTH_METHODS, ModelInput, Series
 from models import ESTIMATORS, ModelError, Network, SeriesEstimator, build_estimator, build_model
-from tscls.checkpoints import check_normalisation, infer_model
+from tscls.checkpoints import LARGEST, check_normalisation, saved_network
 from tscls.estimators import load_estimator, save_estimator
 from tscls.inputs import Way
 from tscls.prior import corrected
 from tscls.trust import TEMPERATURES, cooled
-from utils.checkpoint import (
-    CheckpointError,
-    check_weights,
-    encoder_state,
-    is_pretraining_state,
-    load_checkpoint,
-    load_weights,
-    save_checkpoint,
-)
+from utils.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from utils.precision import Precision
 from utils.runtime.seeding import make_generator
 
 BATCH = 512  # series that the model sees together, at most
 OBSERVATIONS = 1 << 16  # the same, counted in observations: long series make smaller batches
 CHUNK = 16 * BATCH  # series sorted by length together, and given back together
-LARGEST = 4096  # number among a model's arguments, S or draws that is believed of a file
 LEAST = 1e-6  # probability that a scikit-learn classifier gives a class at least, so that its logarithm is finite
 SUFFIXES = (".pth", ".skops")  # of a network's checkpoint, of a scikit-learn classifier's
 FILES = tuple(f"model_best{suffix}" for suffix in SUFFIXES)  # in a run folder
-
-logger = logging.getLogger(__name__)
 
 
 class Classifier:
@@ -292,7 +280,7 @@ def load_classifier(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         classmap = classmap or ("classmap" in saved and ClassMap.from_dict(saved["classmap"])) or None
-        built = _estimator(saved, classmap) if is_estimator else _network(saved, path, model).to(device)
+        built = _estimator(saved, classmap) if is_estimator else saved_network(saved, path, model).to(device)
         size, method = _sequencelength(saved, built), saved.get("length_method", "pad")
         draws, seed = int(saved.get("draws", 0)), int(saved.get("seed", 111))
         temperature, shares = float(saved.get("temperature", 1)), saved.get("shares")
@@ -327,39 +315,6 @@ def _estimator(saved: dict, classmap: ClassMap) -> SeriesEstimator:
     if name not in ESTIMATORS or classmap is None:
         raise ValueError(f"model {name!r}")
     return SeriesEstimator(name, saved["estimator"])
-
-
-def _network(saved: dict, path: Path, model: str | dict | None) -> Network:
-    """The network that the checkpoint describes, or else the one that its tensors are of, with its weights."""
-    state, told = saved["model_state"], saved.get("model")
-    given = {"name": model} if isinstance(model, str) else dict(model or {})
-    if is_pretraining_state(state):
-        if "classmap" not in saved:
-            raise CheckpointError(
-                f"{path}: a pre-training, which predicts no classes; fine-tune from it:"
-                f" main_tscls.py --pretrained {path}"
-            )
-        state = encoder_state(state)
-    if told and given and given["name"] != told["name"]:
-        raise CheckpointError(f"{path}: is of {told['name']}, not of {given['name']}")
-    arguments = told or {**infer_model(state), **given}
-    if not arguments:
-        raise CheckpointError(f"{path}: its tensors ({', '.join(list(state)[:3])} …) are of no model; name it")
-    if not told and not given and arguments["name"] == "stnet":
-        logger.warning("%s: does not say whether it is of stnet or transformer; stnet is assumed", path)
-    _check_size(arguments, state, path)
-    network = build_model(**arguments)
-    load_weights(network, state, path)
-    return network
-
-
-def _check_size(arguments: dict, state: dict[str, Tensor], path: Path) -> None:
-    """CheckpointError or ValueError for a model that is not that of the weights, before memory is taken for it."""
-    for name, value in arguments.items():
-        if isinstance(value, int) and not 0 <= value <= LARGEST:
-            raise ValueError(f"{name} is {value}")
-    with torch.device("meta"):
-        check_weights(build_model(**arguments), state, path)
 
 
 def _sequencelength(saved: dict, model: Network | SeriesEstimator) -> int:

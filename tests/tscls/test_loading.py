@@ -18,7 +18,7 @@ from datasets.classmap import CDL20, ClassMap
 from models import ESTIMATORS, ModelError, build_model
 from tests.conftest import SHARED, needs_shared
 from tests.support.classifiers import KINDS, SIZE, series_of, small_classifier
-from tscls import classifier as classifier_module
+from tscls import checkpoints
 from tscls.checkpoints import infer_model
 from tscls.classifier import FILES, load_classifier
 from utils.checkpoint import CheckpointError
@@ -249,7 +249,7 @@ def test_a_model_larger_than_its_weights_is_refused_before_it_is_built(tmp_path,
         where.append(next(network.parameters()).device.type)
         return network
 
-    monkeypatch.setattr(classifier_module, "build_model", build)
+    monkeypatch.setattr(checkpoints, "build_model", build)
     with pytest.raises(CheckpointError, match="does not fit LSTM: "):
         load_classifier(path, "cpu")
     assert where == ["meta"]
