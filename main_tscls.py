@@ -6,13 +6,11 @@ python main_tscls.py stnet --rc --pretrained checkpoints/pretrained/MoCoV2_TRSF_
 from __future__ import annotations
 
 import logging
-import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from datasets.catalog import Selection, Splits, open_classmap, open_eval, open_labelled
 from datasets.classmap import ClassMap
@@ -21,27 +19,26 @@ from datasets.simulate import ensure_default
 from datasets.store import SeriesSet
 from models import ESTIMATORS, INITS, NETWORKS, canonical_name, model_class
 from tscls import calibration
-from tscls.classifier import fresh_classifier, load_classifier
+from tscls.classifier import load_classifier
 from tscls.evaluation import check_classes, evaluate, told_prior
 from tscls.notices import idle_flags, series_used
-from tscls.pretrained import length_methods, notes, start_from
+from tscls.pretrained import length_methods
 from tscls.prior import CHOICES, add_option, check_prior, read_shares
 from tscls.recipe import FEW_LABELS, RECIPES, Recipe, choose_recipe
-from tscls.resume import ADVICE, check_state, finished_tests, identity, state_for
-from tscls.training import check_batch, fit, fit_estimator
+from tscls.resume import check_state, finished_tests, identity, state_for
+from tscls.runs import Run, train
+from tscls.training import check_batch
 from utils import options
 from utils.errors import Parser, UsageError, exit_cleanly
 from utils.metrics import SCORES, readable
 from utils.options import AUTO
 from utils.precision import Precision
 from utils.report import write_comparison
-from utils.results.folders import Place, State, claim, locked, recorded
-from utils.results.logs import RunLog
+from utils.results.folders import State, claim, locked, recorded
 from utils.results.naming import training_name
-from utils.results.resume import find_saved, hint, how_to_continue
-from utils.runtime import distributed, watchdog
+from utils.results.resume import how_to_continue
+from utils.runtime import distributed
 from utils.runtime.distributed import World
-from utils.runtime.seeding import seed_everything
 from utils.runtime.signals import Requests
 
 DATAPATH = "data/US-sim"
@@ -111,22 +108,6 @@ def check(args: Namespace, methods: dict[str, str], world: World) -> None:
             load_classifier(folder_of(args, name, method, seed, args.suffix), "cpu", advice=UNTRAINED)
 
 
-class Run(NamedTuple):
-    """A run that the command line asks for: of one model and seed, on these series.
-
-    ``identity`` is what decides what it computes, ``sets`` are the series to test on by year, ``name_of(suffix)`` is
-    its folder, and ``place`` says what it may do there: the options of ``claim``.
-    """
-
-    identity: dict
-    recipe: Recipe
-    classmap: ClassMap
-    splits: Splits
-    sets: dict[int, SeriesSet]
-    name_of: Callable[[str | None], Path]
-    place: dict
-
-
 def runs_of(args: Namespace, methods: dict[str, str], classmap: ClassMap, world: World) -> Iterator[Run]:
     """The runs asked for, seed by seed."""
     for seed in dict.fromkeys(args.seeds):
@@ -160,58 +141,6 @@ def identity_of(args: Namespace, name: str, method: str, seed: int, recipe: Reci
     return identity(recipe, parts, args.pretrained, model=name, seed=seed, length_method=method, **kept)
 
 
-def train(args: Namespace, run: Run, place: Place, world: World, requests: Requests) -> tuple[RunLog | None, float]:
-    """Train the model of a run and save it in its folder, or resume that.
-
-    Returns the RunLog, or None on ranks other than 0, and the seconds that it took, in all processes together.
-    """
-    start, recipe = time.monotonic(), run.recipe
-    name, seed, method = (run.identity[key] for key in ("model", "seed", "length_method"))
-    saved, note = find_saved(run.place["resume"], place.folder, ADVICE)
-    watchdog.set_hint(partial(hint, place.folder, saved and saved.path))
-
-    def open_log(resume_epoch: int | None) -> RunLog | None:
-        if not world.is_main:
-            return None
-        if note:
-            print(note, flush=True)
-        place.enter(saved)
-        own = {"model": name, "seed": seed, "length_method": method, "recipe_used": vars(recipe)}
-        kept = recorded(vars(args)) | own | {"identity": run.identity}
-        return RunLog(place.folder, kept, resume_epoch=resume_epoch)
-
-    temperature = float(saved.content.get("temperature", 1)) if saved else 1.0
-
-    def learn(splits: Splits, folder: Path, fold: int = 0) -> RunLog | None:
-        """Train on these series, for the run itself or for a fold of its calibration, and save in a folder."""
-        seed_everything(seed)
-        model = {"sequencelength": args.sequencelength, "use_doy": args.use_doy, "init": recipe.init}
-        classifier = fresh_classifier(name, run.classmap, method, draws=recipe.draws, seed=seed, **model)
-        classifier.temperature = 1.0 if fold else temperature
-        same, state, logs = {**run.identity, "fold": fold} if fold else run.identity, saved, open_log
-        if fold:
-            state, _ = find_saved(run.place["resume"] and AUTO, folder, ADVICE)
-            logs = partial(calibration.open_log, folder, {"model": name, "fold": fold}, world)
-        if name in ESTIMATORS:
-            return fit_estimator(classifier, splits, recipe, logs)
-        if args.pretrained:
-            taken = start_from(classifier.model, args.pretrained)
-            if world.is_main and not fold:
-                print(*notes(classifier.model, taken, args.pretrained), sep="\n")
-        flags = {"is_frozen": args.freeze, "is_compiled": bool(args.compile), "workers": args.workers}
-        flags |= {"saved": state, "requests": requests, "save_minutes": args.save_minutes}
-        flags |= {"identity": same, "print_freq": args.print_freq}
-        precision = Precision(args.amp, world.device, args.clip_grad)
-        return fit(classifier, splits, recipe, folder, logs, precision, world, **flags)
-
-    if args.calibrate and not saved:
-        predicted = {"world": world, "precision": Precision(args.amp, world.device)}
-        temperature = calibration.held_out_temperature(learn, run.splits, place.folder, seed, **predicted)
-    log = learn(run.splits, place.folder)
-    calibration.forget(place.folder, world)
-    return log, time.monotonic() - start + (saved.content["training"].get("seconds", 0) if saved else 0)
-
-
 def run_one(args: Namespace, run: Run, world: World, requests: Requests) -> Path:
     """Train unless the run is finished, and test on the years that it has not been tested on; returns its folder."""
     if args.eval:
@@ -233,7 +162,11 @@ def run_one(args: Namespace, run: Run, world: World, requests: Requests) -> Path
             if missing:
                 test(args, run, place.folder, missing, world)
             return place.folder
-        log, seconds = train(args, run, place, world, requests)
+        given = {
+            key: getattr(args, key) for key in ("pretrained", "use_doy", "amp", "workers", "save_minutes", "print_freq")
+        }
+        given |= {"is_compiled": bool(args.compile), "recorded": recorded(vars(args))}
+        log, seconds = train(run, place, world, requests, **given)
         world.barrier()
         test(args, run, place.folder, run.sets, world, train_seconds=seconds, log=log)
         if world.is_main:

@@ -48,6 +48,7 @@ TARGETS = {
     "pretraining/summed.py": ("tests/pretraining/test_summed.py", _OPTIONS, "tests/pretraining/test_pretexts.py"),
     "tscls/test.py": ("tests/tscls/test_testing.py", "tests/pretraining/test_pretexts.py"),
     "tscls/inputs.py": (*_TSCLS, "tests/scripts/test_tscls_full_series.py", "tests/tscls", *_RUNS),
+    "tscls/runs.py": ("tests/tscls/test_resuming.py", "tests/tscls/test_calibration.py", *_TSCLS, *_RUNS),
     "tscls/training.py": ("tests/tscls/test_fit.py", *_TSCLS, "tests/tscls", *_RUNS),
     "tscls/classifier.py": ("tests/tscls/test_classifier.py", "tests/tscls/test_loading.py", *_TSCLS, "tests/tscls"),
     "tscls/evaluation.py": ("tests/tscls/test_evaluation.py", *_TSCLS, "tests/tscls", *_RUNS),

@@ -175,7 +175,7 @@ def test_a_run_killed_among_the_folds_resumes_exactly(run, data_root, tmp_path, 
     seen = []
     monkeypatch.setattr(calibration, "predict_all", predict)
     monkeypatch.setattr(
-        main_tscls.calibration, "forget",
+        calibration, "forget",
         lambda place, world: seen.append((place / "folds" / "1" / "model_best.pth").stat().st_mtime_ns),
     )  # fmt: skip
     train(data_root, tmp_path, *FLAGS, "--calibrate", "--resume", "auto")

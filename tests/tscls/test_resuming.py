@@ -16,7 +16,7 @@ from datasets.catalog import Selection, open_eval, open_labelled
 from datasets.storefiles import write_checksums
 from tests.support.layout import store_of, write_root
 from tests.support.runs import SMALL, calls_of, checkpoint, column, refused, rows, same, train, weights
-from tscls import training
+from tscls import runs, training
 from tscls.recipe import PUBLISHED
 from tscls.resume import finished_tests, identity, state_for, told_series
 from utils.errors import UsageError
@@ -174,7 +174,7 @@ def test_finished_runs_of_a_list_are_kept_and_their_scores_told(data_root, tmp_p
     printed = capsys.readouterr().out.splitlines()
     before = {file: file.read_bytes() for folder in folders for file in folder.iterdir()}
     shutil.rmtree(folders[2])
-    fitted = calls_of(main_tscls, "fit", monkeypatch)
+    fitted = calls_of(runs, "fit", monkeypatch)
     again = main_tscls.main([*argv, "--seeds", "1", "2", "3", "--resume", "auto", "-j", "1", "-p", "3"])
     told = capsys.readouterr().out.splitlines()
     assert again[:4] == folders and len(again) == 6 and len(fitted) == 2

@@ -16,7 +16,7 @@ from datasets.catalog import open_eval, open_unlabelled
 from datasets.classmap import CDL20
 from tests.support.classifiers import series_of, small_classifier
 from tests.support.runs import calls_of, checkpoint, refused, rows, train
-from tscls import evaluation, predict, prior
+from tscls import evaluation, predict, prior, runs
 from tscls import test as test_command
 from tscls.classifier import load_classifier
 from tscls.evaluation import predict_all, prior_tag, told_prior
@@ -54,7 +54,7 @@ def raw(folder, root, year: int = 2019):
 
 
 def test_a_network_and_an_estimator_keep_the_shares_of_their_training(run, data_root, tmp_path, monkeypatch):
-    opened = calls_of(main_tscls, "fit_estimator", monkeypatch)
+    opened = calls_of(runs, "fit_estimator", monkeypatch)
     forest = train(data_root, tmp_path, model="gbt")
     splits = opened[0][1]
     labels = np.concatenate([splits.train.labels, splits.valid.labels])  # the few-label recipe trains on both
@@ -65,7 +65,7 @@ def test_a_network_and_an_estimator_keep_the_shares_of_their_training(run, data_
 
 
 def test_a_recipe_that_watches_valid_is_not_trained_on_its_labels(data_root, tmp_path, monkeypatch):
-    opened = calls_of(main_tscls, "fit", monkeypatch)
+    opened = calls_of(runs, "fit", monkeypatch)
     folder = train(data_root, tmp_path, "--recipe", "published")
     assert load_classifier(folder).shares == pytest.approx(prior.training_shares(opened[0][1].train.labels, 21))
 
