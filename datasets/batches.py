@@ -38,15 +38,14 @@ class MappedSeries:
 
     def read(self, positions: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Bands (B, L, 10) int16 DN, doy (B, L) int16, lengths (B,) int64; in pinned memory for a GPU."""
-        store, rows = self.series.store, self.series.rows[positions]
-        first = store.offsets[rows]
-        length = store.offsets[rows + 1] - first
+        store, part = self.series.store, self.series.take(positions)
+        first, length = store.offsets[part.rows], part.lengths
         time = np.arange(self.width or length.max())
         padding = time >= length[:, None]  # (B, L)
         observations = np.where(padding, first[:, None], first[:, None] + time)
         bands, doy = store.bands[observations], store.doy[observations]
         bands[padding], doy[padding] = 0, 0
-        batch = (torch.from_numpy(bands), torch.from_numpy(doy), torch.from_numpy(np.asarray(length)))
+        batch = (torch.from_numpy(bands), torch.from_numpy(doy), torch.from_numpy(length))
         return tuple(part.pin_memory() for part in batch) if self.device.type == "cuda" else batch
 
     def move(self, batch: tuple[Tensor, Tensor, Tensor]) -> Series:

@@ -32,6 +32,7 @@ from datasets.imagery.raster import Header, read_header
 from datasets.imagery.sources import Sources, WindowReader
 from datasets.imagery.values import digital_numbers, missing, parse_mask
 from datasets.imagery.window import Window
+from datasets.inseason import day_of
 from datasets.optional import need
 from datasets.season import Season
 from utils.runtime.ahead import read_ahead
@@ -77,6 +78,28 @@ class Images:
 
     def __repr__(self) -> str:
         return f"Images({len(self.dates)} dates, {self.dates[0]} to {self.dates[-1]}; {self.grid})"
+
+    def until(self, day: int | None) -> Images:
+        """The images up to a day (None: all), which counts as in ``datasets.inseason``, from the first one's year on.
+
+        The grid, and what was decided about the images, stay those of all.
+
+        Raises:
+            DataError: there is none.
+        """
+        if day is None:
+            return self
+        first = min(self.images, key=lambda image: image.day)
+        year = first.day.year
+        kept = [image for image in self.images if day_of(image.day, year) <= day]
+        if not kept:
+            raise DataError(
+                f"{first.name}: is the first image, of {first.day} (day {day_of(first.day, year)}), so there is none"
+                f" until day {day}; give a later --until-doy"
+            )
+        headers = {file: self.headers[file] for image in kept for file in image.files()}
+        about = {**self.decided, "notes": self.notes, "skipped": self.skipped}
+        return Images(self.grid, kept, headers, self.classes, about)
 
     def read(self, window, pixels: np.ndarray | None = None) -> Pixels:
         """The series of a window (rasterio's) of the grid; `pixels` (h, w) bool: of some pixels alone.

@@ -146,10 +146,14 @@ class Store:
 
 @dataclass(frozen=True, eq=False)
 class SeriesSet:
-    """Some series of a store: `rows` (n,) int64 are their numbers, in the order of use."""
+    """Some series of a store: `rows` (n,) int64 are their numbers, in the order of use.
+
+    `seen` (n,) int64: how many observations of each are used, its first ones; `None`: all.
+    """
 
     store: Store
     rows: np.ndarray
+    seen: np.ndarray | None = None
 
     @classmethod
     def whole(cls, store: Store) -> SeriesSet:
@@ -162,6 +166,8 @@ class SeriesSet:
     @property
     def lengths(self) -> np.ndarray:
         """Observations of each series, (n,) int64."""
+        if self.seen is not None:
+            return self.seen
         return np.asarray(self.store.offsets[self.rows + 1] - self.store.offsets[self.rows])
 
     @property
@@ -183,18 +189,23 @@ class SeriesSet:
         if with_labels:
             digest.update(self.labels.tobytes())
         for position in np.unique(np.linspace(0, len(self) - 1, 1000, dtype=np.int64)):
-            for part in self.store.series(self.rows[position]):
+            for part in self.series(position):
                 digest.update(part.tobytes())
         return digest.hexdigest()[:16]
 
     def take(self, positions: np.ndarray) -> SeriesSet:
         """The series at these positions of this set (or where a mask of its length is True)."""
-        return SeriesSet(self.store, self.rows[positions])
+        return SeriesSet(self.store, self.rows[positions], None if self.seen is None else self.seen[positions])
+
+    def series(self, position: int) -> tuple[np.ndarray, np.ndarray]:
+        """Bands (T, 10) int16 DN and day of year (T,) int16 of the series at a position."""
+        bands, doy = self.store.series(self.rows[position])
+        return (bands, doy) if self.seen is None else (bands[: self.seen[position]], doy[: self.seen[position]])
 
 
 def join(parts: Sequence[SeriesSet]) -> SeriesSet:
     """Concatenate several sets, copied into memory: for sets of few series."""
-    series = [part.store.series(row) for part in parts for row in part.rows]
+    series = [part.series(position) for part in parts for position in range(len(part))]
     bands, doy = (np.concatenate(arrays) for arrays in zip(*series, strict=True))
     offsets = np.cumsum([0, *(len(days) for _, days in series)])
     source = " + ".join(part.store.source for part in parts)
