@@ -5,7 +5,8 @@
 
 In each run folder: test_class_f1.csv (F1, user's and producer's accuracy), confusion_matrix.png, trust.png,
 learning_curve.png.
-In --out: comparison.csv (numbers), .md and .png, and years.csv, .md and .png if runs were tested on several sets.
+In --out: comparison.csv (numbers), .md and .png, years.csv, .md and .png if runs were tested on several sets, and
+dates.csv, .md, .png and dates_classes.csv if there are runs of several days (main_tscls.py --until-doy).
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ import pandas as pd
 from utils.errors import Parser, UsageError, WriteError, exit_cleanly
 from utils.files import make_folder, write_csv, write_text
 from utils.metrics import SCORE_NAMES, SCORES, class_accuracies
-from utils.results import figures
+from utils.results import dates, figures
 from utils.results.runs import COSTS, NO_PRIOR, TESTED, is_pretraining, read_runs, results, run_folders
+from utils.results.tables import aligned, markdown
 
 SHOWN = ("oa", "macro_f1", "macro_f1_present")  # scores in pictures
 TRUST = {  # tables of a test, and their columns
@@ -174,9 +176,9 @@ def _by_test_set(rows: pd.DataFrame) -> pd.DataFrame:
     return averages.sort_values("label", key=lambda labels: -labels.map(best), kind="stable", ignore_index=True)
 
 
-def _average(rows: pd.DataFrame) -> pd.DataFrame:
-    """Average over the runs of each experiment and test set."""
-    by = ["experiment", "label", "model", "pretrained", "budget", "train_year", *TESTED]
+def _average(rows: pd.DataFrame, more: Sequence[str] = ()) -> pd.DataFrame:
+    """Average over the runs of each experiment and test set; ``more`` are columns to keep."""
+    by = ["experiment", "label", "model", "pretrained", "budget", "train_year", *TESTED, *more]
     groups = rows.groupby(by, sort=False)
     columns = {"runs": groups.size(), "seeds": groups["seed"].agg(" ".join)}
     for score in SCORES:
@@ -187,7 +189,7 @@ def _average(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_comparison(where: Where, out: str | Path) -> str:
-    """Write the comparison of all runs, and scores by test set if there are several, into the folder `out`.
+    """Write the comparison of all runs, and scores by test set and by date if there are several, into the folder `out`.
 
     All such files in the folder are then of these runs: those of an earlier comparison are removed if no longer needed.
     Returns the tables as text to print.
@@ -207,10 +209,29 @@ def write_comparison(where: Where, out: str | Path) -> str:
         years = _by_test_set(rows)
         if _pictures():
             _draw(out / "years.png", functools.partial(_draw_years, years))
-        return f"{text}\n\n{_write_table(years, years_cells(years), out / 'years')}"
-    for suffix in ("csv", "md", "png"):
-        (out / f"years.{suffix}").unlink(missing_ok=True)
-    return text
+        text += f"\n\n{_write_table(years, years_cells(years), out / 'years')}"
+    else:
+        _remove(out, "years.csv", "years.md", "years.png")
+    return text + _write_dates(dates.dated(rows), out)
+
+
+def _write_dates(rows: pd.DataFrame, out: Path) -> str:
+    """Accuracy by the day that series end with, overall and by class, where runs of several days are among `rows`."""
+    if rows.empty:
+        _remove(out, "dates.csv", "dates.md", "dates.png", "dates_classes.csv")
+        return ""
+    overall, classes = _average(rows.assign(label=rows["curve"]), ["until_doy"]), dates.by_class(rows)
+    write_csv(out / "dates_classes.csv", classes)
+    if _pictures():
+        _draw(out / "dates.png", functools.partial(figures.by_date, overall, classes))
+    cells = {"model": overall["label"], "up to day": overall["until_doy"].map("{:.0f}".format)}
+    return f"\n\n{_write_table(overall, pd.DataFrame({**cells, **_score_cells(overall)}), out / 'dates')}"
+
+
+def _remove(folder: Path, *names: str) -> None:
+    """Remove what an earlier comparison has left."""
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _known(rows: pd.DataFrame) -> list[str]:
@@ -274,27 +295,6 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def aligned(cells: pd.DataFrame) -> str:
-    """Strings as a plain-text table: first column flush left, the others right.
-
-    Two blanks between columns; pandas' to_string leaves one, which does not tell names of several words apart.
-    """
-    lines = [list(cells.columns), *cells.to_numpy().tolist()]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = [
-        [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))]
-        for first, *rest in lines
-    ]
-    return "\n".join("  ".join(line) for line in padded)
-
-
-def markdown(cells: pd.DataFrame) -> str:
-    """Strings as a Markdown table. (pandas' to_markdown needs a further package, tabulate.)"""
-    rule = ["---", *["---:"] * (len(cells.columns) - 1)]
-    lines = [list(cells.columns), rule, *cells.to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 @exit_cleanly

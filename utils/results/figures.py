@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +221,52 @@ def years(scores: Mapping[str, Mapping[str, tuple[Sequence[str], ArrayLike, Arra
     note = _spread_note(stds for curves in scores.values() for *_, stds in curves.values())
     figure.suptitle(f"scores on the eval split of each test set{note}", fontsize=10)
     save(figure, path)
+
+
+BY_DATE = {"oa": "OA", "macro_f1_present": "macro F1 of the classes present"}
+MAX_DOY = 366  # from here on days are those of the next year
+
+
+def by_date(overall: pd.DataFrame, classes: pd.DataFrame, path: Path) -> None:
+    """Scores against the day that series end with, a row of panels for each label: overall, and F1 by class.
+
+    The tables of ``utils.report``: `overall` has label, until_doy, and means and standard deviations over runs, and
+    `classes` those of ``utils.results.dates.by_class``.
+    """
+    labels = list(dict.fromkeys(overall["label"]))
+    days = sorted(overall["until_doy"].unique())
+    figure = new_figure(5.4 + max(5.4, 0.6 * len(days)) + 2.2, 0.6 + 4.2 * len(labels))
+    for (left, right), label in zip(figure.subplots(len(labels), 2, squeeze=False), labels, strict=True):
+        rows, many = overall[overall["label"] == label], classes[classes["label"] == label]
+        for (score, name), colour in zip(BY_DATE.items(), COLOURS, strict=False):
+            spread = np.nan_to_num(rows[f"{score}_std"])
+            left.errorbar(
+                rows["until_doy"], rows[f"{score}_mean"], spread, label=name, color=colour, marker="o", capsize=3
+            )
+        left.legend(frameon=False, fontsize=8, loc="lower right")
+        left.set_title(wrap(label, 60), fontsize=9)
+        support = many.groupby(["class", "name"])["support"].max().sort_values(ascending=False, kind="stable")
+        for number, ((one, name), count) in enumerate(support.items()):
+            curve = many[many["class"] == one]
+            style = {"color": f"C{number % 10}", "marker": MARKERS[number // 10 % len(MARKERS)], "markersize": 4}
+            style["linestyle"] = "-" if number < 10 else "--"
+            right.plot(curve["until_doy"], curve["f1_mean"], label=f"{name} ({count:,.0f})", linewidth=1.2, **style)
+        right.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), title="class (test series)")
+        for axes, what in ((left, "score"), (right, "F1 of the class")):
+            axes.set_xticks(days, [f"{day}\n{readable_day(day)}" for day in days], fontsize=8)
+            axes.set(xlabel="last day of the series", ylabel=what, ylim=(-0.02, 1.02))
+            axes.grid(color="#eeeeee")
+            axes.set_axisbelow(True)
+    note = ", mean ± standard deviation over seeds" if (overall["runs"] > 1).any() else ""
+    figure.suptitle(f"accuracy on the eval split by date{note}", fontsize=10)
+    save(figure, path)
+
+
+def readable_day(day: int) -> str:
+    """30 May, of a day of the year that may lie in the next one."""
+    number = min(day - MAX_DOY if day > MAX_DOY else day, 365)
+    found = date(2019, 1, 1) + timedelta(days=int(number) - 1)
+    return f"{found.day} {found:%b}"
 
 
 def _spread_note(stds: Iterable[ArrayLike]) -> str:

@@ -125,13 +125,16 @@ def read_runs(where: str | Path | Sequence[str | Path]) -> list[FinishedRun]:
 def results(runs: Sequence[FinishedRun]) -> pd.DataFrame:
     """One row a run and test: label, model, pretrained, budget, train_year, seed, year, regions, prior, scores, costs.
 
-    Rows of one `experiment` differ in seed and test set alone and share a `label`. `headline` marks one row a run: the
-    test on the training year without a prior, or else the first test. If runs differ in none of these, as when one was
-    repeated on another device, the first counts (`run_folders` puts the newest first) and the others are named on
-    stderr.
+    Rows of one `experiment` differ in seed and test set alone and share a `label`. `until_doy` is the day that their
+    series end with (NaN: they are whole), `curve` the label without that day, `folder` that of the run. `headline`
+    marks one row a run: the test on the training year without a prior, or else the first test. If runs differ in none
+    of these, as when one was repeated on another device, the first counts (`run_folders` puts the newest first) and the
+    others are named on stderr.
     """
     experiments = {_experiment(run.arguments): run.arguments for run in runs}
     labels = dict(zip(experiments, _labels(list(experiments.values())), strict=True))
+    undated = [{**arguments, "until_doy": None} for arguments in experiments.values()]
+    curves = dict(zip(experiments, _labels(undated), strict=True))
     frames = []
     for run in runs:
         key, train_year = _experiment(run.arguments), str(run.arguments.get("year", ""))
@@ -139,6 +142,8 @@ def results(runs: Sequence[FinishedRun]) -> pd.DataFrame:
             folder=str(run.folder),
             experiment=key,
             label=labels[key],
+            curve=curves[key],
+            until_doy=_day(run.arguments),
             model=run.arguments["model"],
             pretrained=run.arguments.get("pretrained") or "",
             budget=_budget(run.arguments),
@@ -151,7 +156,7 @@ def results(runs: Sequence[FinishedRun]) -> pd.DataFrame:
     is_repeated = rows.duplicated(["experiment", "seed", *TESTED])
     for folder in rows[is_repeated]["folder"].unique():
         print(f"not counted: {folder} repeats another run, with the same arguments and seed", file=sys.stderr)
-    return rows[~is_repeated].drop(columns="folder").reset_index(drop=True)
+    return rows[~is_repeated].reset_index(drop=True)
 
 
 def _experiment(arguments: dict[str, Any]) -> str:
@@ -164,12 +169,18 @@ def _budget(arguments: dict[str, Any]) -> str:
     return "all labels" if arguments.get("useall") else f"{arguments.get('num', '?')} labels"
 
 
+def _day(arguments: dict[str, Any]) -> float:
+    day = arguments.get("until_doy")
+    return float(day) if isinstance(day, int) else math.nan
+
+
 def _labels(experiments: list[dict[str, Any]]) -> list[str]:
     """A short name for each experiment: the model, the pre-training, and what else differs between them."""
     values = {
         "budget": [_budget(arguments) for arguments in experiments],
         "year": [arguments.get("year") for arguments in experiments],
         "datapath": [arguments.get("datapath") for arguments in experiments],
+        "until_doy": [arguments.get("until_doy") for arguments in experiments],
     }
     shown = [name for name, of_each in values.items() if len(set(of_each)) > 1]
     groups: dict[str, list[dict[str, Any]]] = {}  # experiments that these do not tell apart
@@ -190,6 +201,8 @@ def _label(arguments: dict[str, Any], shown: list[str], others: Sequence[str] = 
         notes.append(f"trained on {arguments.get('year')}")
     if "datapath" in shown:
         notes.append(f"data: {arguments.get('datapath')}")
+    if "until_doy" in shown:
+        notes.append("whole series" if math.isnan(_day(arguments)) else f"up to day {arguments['until_doy']}")
     notes += [f"{name}={_text(arguments[name])}" for name in others if arguments.get(name) is not None]
     return f"{arguments['model']} ({', '.join(notes)})" if notes else arguments["model"]
 
