@@ -10,17 +10,20 @@ from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from datasets.catalog import Selection, Splits, open_classmap, open_eval, open_labelled
 from datasets.classmap import ClassMap
 from datasets.duplicates import leaks
+from datasets.inseason import until
 from datasets.simulate import ensure_default
 from datasets.store import SeriesSet
 from models import ESTIMATORS, INITS, NETWORKS, canonical_name, model_class
 from tscls import calibration
 from tscls.classifier import load_classifier
 from tscls.evaluation import check_classes, evaluate, told_prior
+from tscls.inseason import day, left_out
 from tscls.notices import idle_flags, series_used
 from tscls.pretrained import length_methods
 from tscls.prior import CHOICES, add_option, check_prior, read_shares
@@ -66,6 +69,7 @@ def get_args(argv: list[str] | None = None) -> Namespace:
     add("--freeze", action="store_true", help="train the decoder alone")
     add("--eval", action="store_true", help="no training: test what the run saved, with the settings it was saved with")
     add("--years", type=int, nargs="+", help="years to test on (default: YEARS, or --year if it is not one)")
+    add("--until-doy", type=day, nargs="+", metavar="D", help="train and test on series up to day D, a run each")
     add("--seeds", type=int, nargs="+", default=list(SEEDS), help="one run for each")
     add("--regions", nargs="+", metavar="SITE", help="only these sites")
     add("--leave-out", metavar="SITE", help="train without this site and test on it alone")
@@ -87,12 +91,18 @@ def get_args(argv: list[str] | None = None) -> Namespace:
     return args
 
 
-def folder_of(args: Namespace, name: str, method: str, seed: int, suffix: str | None) -> Path:
-    """The run folder of one model and seed."""
+def days_of(args: Namespace) -> list[int | None]:
+    """The days that series are cut after, a run each; None: they are whole."""
+    return list(dict.fromkeys(args.until_doy or [None]))
+
+
+def folder_of(args: Namespace, name: str, method: str, seed: int, until_doy: int | None, suffix: str | None) -> Path:
+    """The run folder of one model, seed and day."""
     model = model_class(name)
     run_name = name.upper() if name in ESTIMATORS else model.run_name
     shown = {key: getattr(args, key) for key in ("year", "pretrained", "regions", "leave_out", "freeze")}
     shown |= {"num": None if args.useall else args.num, "use_doy": args.use_doy and model.uses_doy_flag}
+    shown["until_doy"] = until_doy
     return Path(args.logdir) / training_name(run_name, seed=seed, length_method=method, suffix=suffix, **shown)
 
 
@@ -102,14 +112,13 @@ def check(args: Namespace, methods: dict[str, str], world: World) -> None:
     if args.batchsize:
         check_batch(args.batchsize, world)
     if args.resume not in (None, AUTO):
-        check_state(args.resume, args.models, args.seeds)
-    for seed in args.seeds if args.eval else ():
-        for name, method in methods.items():
-            load_classifier(folder_of(args, name, method, seed, args.suffix), "cpu", advice=UNTRAINED)
+        check_state(args.resume, args.models, args.seeds, days_of(args))
+    for (name, method), seed, last in product(methods.items(), args.seeds if args.eval else (), days_of(args)):
+        load_classifier(folder_of(args, name, method, seed, last, args.suffix), "cpu", advice=UNTRAINED)
 
 
 def runs_of(args: Namespace, methods: dict[str, str], classmap: ClassMap, world: World) -> Iterator[Run]:
-    """The runs asked for, seed by seed."""
+    """The runs asked for, seed by seed and day by day."""
     for seed in dict.fromkeys(args.seeds):
         with world.main_first():
             sites = {"regions": args.regions, "leave_out": args.leave_out}
@@ -123,22 +132,33 @@ def runs_of(args: Namespace, methods: dict[str, str], classmap: ClassMap, world:
                 print(f"warning: {leak}")
         labels, given = len(splits.train) + len(splits.valid), {key: getattr(args, key) for key in LEFT_TO_RECIPE}
         recipe = choose_recipe(args.recipe, labels, milestones=tuple(args.schedule), draws=args.draws, **given)
-        sets = {year: others.get(year, splits.eval) for year in args.years}
-        for name, method in methods.items():
-            place = {"suffix": args.suffix, "overwrite": args.overwrite, "resume": state_for(args.resume, name, seed)}
-            same = identity_of(args, name, method, seed, recipe, splits)
-            yield Run(same, recipe, classmap, splits, sets, partial(folder_of, args, name, method, seed), place)
+        whole = {**splits._asdict(), **others}
+        for last in days_of(args):
+            seen = {name: until(series, last) for name, series in whole.items()}
+            for line in left_out(whole, seen, last) if world.is_main else ():
+                print(line)
+            used = Splits(*(seen[name] for name in Splits._fields))
+            sets = {year: seen.get(year, used.eval) for year in args.years}
+            for name, method in methods.items():
+                state = state_for(args.resume, name, seed, last)
+                place = {"suffix": args.suffix, "overwrite": args.overwrite, "resume": state}
+                same = identity_of(args, name, method, seed, last, recipe, used)
+                folder = partial(folder_of, args, name, method, seed, last)
+                yield Run(same, recipe, classmap, used, sets, folder, place)
 
 
-def identity_of(args: Namespace, name: str, method: str, seed: int, recipe: Recipe, splits: Splits) -> dict:
-    """What decides what the run of one model and seed computes."""
+def identity_of(
+    args: Namespace, name: str, method: str, seed: int, until_doy: int | None, recipe: Recipe, splits: Splits
+) -> dict:
+    """What decides what the run of one model, seed and day computes."""
     kept = {key: getattr(args, key) for key in ("nclasses", "sequencelength", "freeze", "clip_grad", "calibrate")}
     if model_class(name).uses_doy_flag:
         kept["use_doy"] = args.use_doy
     if args.amp:  # else the device decides
         kept["amp"] = args.amp
     parts = (splits.train, splits.valid)
-    return identity(recipe, parts, args.pretrained, model=name, seed=seed, length_method=method, **kept)
+    kept |= {"model": name, "seed": seed, "length_method": method, "until_doy": until_doy}
+    return identity(recipe, parts, args.pretrained, **kept)
 
 
 def run_one(args: Namespace, run: Run, world: World, requests: Requests) -> Path:
@@ -197,7 +217,7 @@ def main(argv: list[str] | None = None) -> list[Path]:
 
 
 def run_all(args: Namespace, world: World, requests: Requests) -> list[Path]:
-    """All models with all seeds, one after another, and their comparison."""
+    """All models with all seeds and days, one after another, and their comparison."""
     model = {"sequencelength": args.sequencelength, "use_doy": args.use_doy}
     methods = length_methods(args.models, args.pretrained, model, rc=args.rc, pad=args.pad, interp=args.interp)
     check(args, methods, world)

@@ -18,6 +18,7 @@ from torch import Tensor
 from datasets import bands
 from datasets.batches import open_series, split_batches
 from datasets.classmap import ClassMap
+from datasets.inseason import LAST_DAY, cut
 from datasets.store import SeriesSet
 from datasets.transforms import LENGTH_METHODS, ModelInput, Series
 from models import ESTIMATORS, ModelError, Network, SeriesEstimator, build_estimator, build_model
@@ -47,6 +48,7 @@ class Classifier:
         way: how series become its input, by ``sequencelength`` (S) and ``length_method``.
         draws: 0 predicts from all observations of a series, in one pass without randomness (``Way.whole``); K averages
             K random draws of S of them, which ``seed`` fixes.
+        until: the day that series are cut after (``datasets.inseason``), in training as in use; None: they are whole.
         temperature: that log-probabilities are divided by (``tscls.trust``); 1 leaves them as they are.
         shares: those of the classes in training (C,); None where they are not known.
         there: shares (C,) of the place that is classified, for which predictions are corrected (``tscls.prior``).
@@ -64,6 +66,7 @@ class Classifier:
     ):
         self.model, self.classmap, self.draws, self.seed = model, classmap, draws, seed
         self.way = Way(sequencelength, length_method, model.takes_any_length)
+        self.until: int | None = None
         self.temperature = 1.0
         self.shares: np.ndarray | None = None
         self.there: np.ndarray | None = None
@@ -112,6 +115,9 @@ class Classifier:
         ``draws`` and ``temperature`` in place of the classifier's own; ``precision``: the mixed precision of networks
         (default: none); processes that predict parts of one set give their ``rank``, so that their draws differ.
         Without draws equal series have equal predictions, whatever they are batched with.
+
+        Raises:
+            DataError: a series has no observation up to the day ``until``.
         """
         pieces = self._run(series, self._log_probability, _mean_probability, draws, batch_size, precision, rank)
         temperature = self.temperature if temperature is None else temperature
@@ -146,6 +152,7 @@ class Classifier:
         precision: Precision | None,
         rank: int,
     ) -> Iterator[Tensor]:
+        series = cut(series, self.until)
         draws, batch_size = self.draws if draws is None else draws, batch_size or BATCH
         chunk = max(1, CHUNK // batch_size) * batch_size
         precision = precision or Precision("off", self.device)
@@ -196,6 +203,8 @@ class Classifier:
             settings["classmap"] = self.classmap.as_dict()
         if self.shares is not None:
             settings["shares"] = self.shares.tolist()
+        if self.until is not None:
+            settings["until_doy"] = self.until
         if self.temperature != 1:
             settings["temperature"] = self.temperature
         return settings
@@ -282,11 +291,13 @@ def load_classifier(
         classmap = classmap or ("classmap" in saved and ClassMap.from_dict(saved["classmap"])) or None
         built = _estimator(saved, classmap) if is_estimator else saved_network(saved, path, model).to(device)
         size, method = _sequencelength(saved, built), saved.get("length_method", "pad")
-        draws, seed = int(saved.get("draws", 0)), int(saved.get("seed", 111))
+        draws, seed, until = int(saved.get("draws", 0)), int(saved.get("seed", 111)), saved.get("until_doy")
         temperature, shares = float(saved.get("temperature", 1)), saved.get("shares")
         shares = None if shares is None else np.array(shares, np.float64)
         if not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
             raise ValueError(f"temperature {temperature}")
+        if until is not None and not 1 <= until <= LAST_DAY:
+            raise ValueError(f"until_doy {until}")
         if method not in LENGTH_METHODS or not 0 <= draws <= LARGEST or not 1 <= size <= LARGEST:
             raise ValueError(f"length_method {method!r}, sequencelength {size}, draws {draws}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -294,7 +305,7 @@ def load_classifier(
             raise
         raise CheckpointError(f"{path}: its settings are damaged ({error}); train it again") from None
     loaded = Classifier(built, classmap, size, method, draws=draws, seed=seed)
-    loaded.temperature, loaded.shares = temperature, shares
+    loaded.temperature, loaded.shares, loaded.until = temperature, shares, until
     if shares is not None and (shares.shape != (loaded.num_classes,) or not (shares > 0).all()):
         raise CheckpointError(f"{path}: its settings are damaged (class shares); train it again")
     if classmap and classmap.num_classes != loaded.num_classes:

@@ -22,11 +22,13 @@ import pandas as pd
 from datasets import images
 from datasets.catalog import SPLITS, open_classmap, open_split
 from datasets.errors import DataError
+from datasets.inseason import until
 from datasets.store import SeriesSet
 from models import NETWORKS, ModelError
-from tscls import projection
+from tscls import inseason, projection
 from tscls.classifier import Classifier
 from tscls.embedding_files import npz_writer, write_raster
+from tscls.inseason import choose_day, left_out
 from tscls.predict import ids_of, table_writer
 from tscls.pretrained import open_encoder
 from utils import options
@@ -45,6 +47,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--datapath", help=f"data root of the series; --year is {YEAR} unless given")
     add("--split", choices=SPLITS, default="unlabelled", help="which series of the year")
     add("--out", required=True, type=Path, help=f"file to write: {', '.join(TABLES)} of series, .tif of images")
+    inseason.add_option(parser)
     add("--picture", type=Path, metavar="FILE", help="draw a sample of the series in a plane (.png)")
     add("--projection", choices=projection.METHODS, default="pca", help="to the plane; umap needs umap-learn")
     add("-d", "--device", default=None, help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
@@ -66,7 +69,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def pieces(encoder: Classifier, series: SeriesSet) -> Iterator[tuple[np.ndarray, np.ndarray | None, np.ndarray]]:
-    """Ids (B,), labels (B,) or None, and features (B, F) float32 of the series of a whole store, a piece at a time."""
+    """Ids (B,), labels (B,) or None, and features (B, F) float32 of series in the order of their store, by pieces."""
     ids, labels, first = ids_of(series), series.labels, 0
     for features in encoder.embed(series):
         part = slice(first, first + len(features))
@@ -83,7 +86,10 @@ def as_table(ids: np.ndarray, labels: np.ndarray | None, features: np.ndarray) -
 
 def embed_series(encoder: Classifier, args: argparse.Namespace) -> str:
     """Write the features of a split; returns what was done."""
-    series = open_split(args.datapath, args.year or YEAR, args.split)
+    whole = open_split(args.datapath, args.year or YEAR, args.split)
+    series = until(whole, encoder.until)
+    for line in left_out({args.split: whole}, {args.split: series}, encoder.until):
+        print(line)
     sample = projection.Sample(len(series))
     if args.out.suffix == ".npz":
         with npz_writer(args.out, len(series), encoder.model.num_features) as write:
@@ -106,7 +112,7 @@ def embed_series(encoder: Classifier, args: argparse.Namespace) -> str:
 
 def embed_images(encoder: Classifier, args: argparse.Namespace) -> str:
     """Write the features of every pixel; returns what was done."""
-    opened = images.open_from(args)
+    opened = images.open_from(args).until(encoder.until)
     for line in (*opened.notes, *opened.skipped):
         print(line)
     count, clipped = write_raster(encoder, opened, args.out, {"MODEL": str(args.model)})
@@ -123,6 +129,9 @@ def main(argv: list[str] | None = None) -> None:
         encoder = open_encoder(args.model, world.device, name=args.network)
     except ModelError as error:
         raise UsageError(f"{args.model}: {error}") from None
+    encoder.until, told = choose_day(encoder.until, args.until_doy, args.model)
+    for line in told:
+        print(line)
     start = time.monotonic()
     done = embed_images(encoder, args) if args.images else embed_series(encoder, args)
     seconds = time.monotonic() - start

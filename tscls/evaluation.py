@@ -147,6 +147,7 @@ def evaluate(
                 "year": year,
                 "regions": "+".join(regions),
                 "prior": told,
+                **({} if classifier.until is None else {"until_doy": classifier.until}),
                 **{name: scores[name] for name in LOGGED},
                 "train_seconds": train_seconds,
                 "parameters": classifier.num_parameters,

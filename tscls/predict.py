@@ -3,7 +3,8 @@
     python -m tscls.predict --model results/F_TR_STNet_R3000_RC_2019_Seed111 --datapath data/mine --out predictions.csv
 
 Labels are not needed. ``id`` is that of the store's index, or else the number of the series; ``confidence`` is the
-probability of the class. The table is written piece by piece, under its name once it is complete.
+probability of the class. A series without an observation up to --until-doy has no row. The table is written piece by
+piece, under its name once it is complete.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from torch import Tensor
 
 from datasets.catalog import SPLITS, open_split
 from datasets.classmap import read_classmap
+from datasets.inseason import until
 from datasets.store import SeriesSet
+from tscls import inseason, prior
 from tscls.classifier import Classifier, load_classifier
 from tscls.evaluation import use_prior
-from tscls.prior import add_option, check_prior
+from tscls.inseason import choose_day, left_out
+from tscls.prior import check_prior
 from utils import options
 from utils.errors import Parser, UsageError, exit_cleanly
 from utils.files import atomic_write
@@ -41,7 +45,8 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--year", type=int, default=2019, help="year of the series")
     add("--out", required=True, type=Path, help="table to write, .csv or .parquet")
     add("--draws", type=options.at_least(0), metavar="K", help="mean of K random draws, 0: all observations at once")
-    add_option(parser)
+    prior.add_option(parser)
+    inseason.add_option(parser)
     add("--classes", metavar="FILE", help="class map of a checkpoint that has none, as classmapping20.csv")
     add("-d", "--device", default=None, help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
     args = parser.parse_args(argv)
@@ -75,12 +80,21 @@ def _table(classifier: Classifier, ids: np.ndarray | pd.Series, log_probability:
 
 
 def ids_of(series: SeriesSet) -> Callable[[int, int], np.ndarray | pd.Series]:
-    """A function that gives the ids of the next series (first, count) of a whole store, as its index writes them."""
+    """A function that gives the ids of the next series (first, count) of a set, as the index of its store writes them.
+
+    The set is in the order of the store.
+    """
     index = series.store.path / "index.csv"
     if not index.is_file() or "id" not in pd.read_csv(index, nrows=0).columns:
-        return lambda first, count: np.arange(first, first + count)
-    rows = pd.read_csv(index, usecols=["id"], dtype=str, keep_default_na=False, iterator=True)
-    return lambda first, count: rows.get_chunk(count)["id"]
+        return lambda first, count: series.rows[first : first + count]
+    ids = pd.read_csv(index, usecols=["id"], dtype=str, keep_default_na=False, iterator=True)
+    steps = np.diff(series.rows, prepend=-1)
+
+    def following(first: int, count: int) -> pd.Series:
+        step = steps[first : first + count]
+        return ids.get_chunk(step.sum())["id"].iloc[step.cumsum() - 1]
+
+    return following
 
 
 @contextmanager
@@ -137,7 +151,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.draws is not None:
         classifier.draws = args.draws
     check_prior(args.prior, classifier.shares, classifier.classmap, args.model)
-    series = open_split(args.datapath, args.year, args.split, classifier.num_classes - 1)
+    classifier.until, told = choose_day(classifier.until, args.until_doy, args.model)
+    whole = open_split(args.datapath, args.year, args.split, classifier.num_classes - 1)
+    series = until(whole, classifier.until)
+    for line in (*told, *left_out({args.split: whole}, {args.split: series}, classifier.until)):
+        print(line)
     use_prior(classifier, args.prior, series)
     start = time.monotonic()
     with table_writer(args.out) as write:

@@ -23,8 +23,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from datasets.catalog import Selection, open_labelled
+from datasets.inseason import until
 from datasets.store import SeriesSet
 from models import NETWORKS, Network, build_model
+from tscls import inseason
 from tscls.classifier import Classifier
 from tscls.inputs import length_method
 from tscls.pretrained import notes, start_from
@@ -59,8 +61,16 @@ class Probe(NamedTuple):
         }
 
 
-def open_probe(root: str | Path, year: int, selection: Selection, *, length_method: str, split: str = "valid") -> Probe:
-    """The train part of the selected labelled series, and a whole split to test on.
+def open_probe(
+    root: str | Path,
+    year: int,
+    selection: Selection,
+    *,
+    length_method: str,
+    split: str = "valid",
+    until_doy: int | None = None,
+) -> Probe:
+    """The train part of the selected labelled series, and a whole split to test on, up to a day.
 
     Raises:
         DataError: there are no such series. UsageError: those to fit to are all of one class.
@@ -69,7 +79,7 @@ def open_probe(root: str | Path, year: int, selection: Selection, *, length_meth
     whole = open_labelled(root, year, selection._replace(use_all=True))
     if len(np.unique(train.labels)) < 2:
         raise UsageError(f"{root}: the {len(train)} series to fit a probe to are of one class; give more")
-    return Probe(train, getattr(whole, split), length_method)
+    return Probe(until(train, until_doy), until(getattr(whole, split), until_doy), length_method)
 
 
 def accuracies(train: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -130,6 +140,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--split", choices=SPLITS, default="eval", help="where the probes are tested")
     add("--seeds", type=int, nargs="+", default=[111], help="of the draw of labels, a probe each")
     options.add_data(parser, "data/US-sim", num_help="labelled series to draw; nine tenths of them are fitted to")
+    inseason.add_option(parser)
     add("-d", "--device", default=None, help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
     return parser.parse_args(argv)
 
@@ -147,16 +158,19 @@ def table(rows: Sequence[dict[str, float]], seeds: Sequence[int]) -> str:
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     world = distributed.start(args.device)
-    saved = load_checkpoint(args.pretrained, "give a checkpoint of main_moco.py or main_tscls.py").get("model") or {}
+    content = load_checkpoint(args.pretrained, "give a checkpoint of main_moco.py or main_tscls.py")
+    saved = content.get("model") or {}
+    day, told = inseason.choose_day(content.get("until_doy"), args.until_doy, args.pretrained)
     use_doy = args.use_doy or bool(saved.get("use_doy"))
     network = build_model(args.model or saved.get("name", "stnet"), sequencelength=args.sequencelength, use_doy=use_doy)
     taken = start_from(network, args.pretrained)
-    print(*notes(network, taken, args.pretrained), sep="\n")
+    print(*notes(network, taken, args.pretrained), *told, sep="\n")
     method = length_method(network.interpolates, rc=args.rc, pretrained=taken.length_method)
     rows = []
     for seed in args.seeds:
         selection = Selection(args.num, args.nclasses, seed, args.useall)
-        probe = open_probe(args.datapath, args.year, selection, length_method=method, split=args.split)
+        options = {"length_method": method, "split": args.split, "until_doy": day}
+        probe = open_probe(args.datapath, args.year, selection, **options)
         rows.append(probe(network.to(world.device)))
     print(f"fitted to {len(probe.train):,} series, tested on {len(probe.test):,} of {args.split}")
     print(table(rows, args.seeds))

@@ -48,22 +48,26 @@ def told_file(path: Path) -> str:
     return f"{path.parent.name}/{path.name} ({digest_of(path)[:8]})"
 
 
-def state_for(resume: str | None, name: str, seed: int) -> str | None:
+def state_for(resume: str | None, name: str, seed: int, until_doy: int | None = None) -> str | None:
     """Where a run of a list of runs resumes from: a path is the state of one of them, the others take their own."""
     if resume in (None, AUTO):
         return resume
     of = load_checkpoint(resume, ADVICE).get("identity", {})
-    return resume if (of.get("model"), of.get("seed")) == (name, seed) else AUTO
+    return resume if (of.get("model"), of.get("seed"), of.get("until_doy")) == (name, seed, until_doy) else AUTO
 
 
-def check_state(resume: str, models: Collection[str], seeds: Collection[int]) -> None:
-    """UsageError where a checkpoint is the state of none of the runs of these models and seeds."""
+def check_state(
+    resume: str, models: Collection[str], seeds: Collection[int], days: Collection[int | None] = (None,)
+) -> None:
+    """UsageError where a checkpoint is the state of none of the runs of these models, seeds and days."""
     content = load_checkpoint(resume, ADVICE)
     of = content.get("identity", {})
     if "training" not in content or "seed" not in of:
         raise UsageError(f"{resume}: not the state of a run of main_tscls.py; {ADVICE}")
-    if of["model"] not in models or of["seed"] not in seeds:
-        raise UsageError(f"{resume}: is of {of['model']} --seeds {of['seed']}, which is none of the runs asked for")
+    day = of.get("until_doy")
+    if of["model"] not in models or of["seed"] not in seeds or day not in days:
+        told = f"{of['model']} --seeds {of['seed']}" + ("" if day is None else f" --until-doy {day}")
+        raise UsageError(f"{resume}: is of {told}, which is none of the runs asked for")
 
 
 def tests_of(folder: Path) -> dict[tuple[int, str], dict]:

@@ -75,7 +75,8 @@ def train(
         if note:
             print(note, flush=True)
         place.enter(saved)
-        own = {"model": name, "seed": seed, "length_method": method, "recipe_used": vars(recipe), "identity": same}
+        own = {key: same[key] for key in ("model", "seed", "length_method", "until_doy")}
+        own |= {"recipe_used": vars(recipe), "identity": same}
         return RunLog(place.folder, recorded | own, resume_epoch=resume_epoch)
 
     temperature = float(saved.content.get("temperature", 1)) if saved else 1.0
@@ -85,7 +86,7 @@ def train(
         seed_everything(seed)
         model = {"sequencelength": same["sequencelength"], "use_doy": use_doy, "init": recipe.init}
         classifier = fresh_classifier(name, run.classmap, method, draws=recipe.draws, seed=seed, **model)
-        classifier.temperature = 1.0 if fold else temperature
+        classifier.until, classifier.temperature = same["until_doy"], 1.0 if fold else temperature
         state, logs = saved, open_log
         if fold:
             state, _ = find_saved(run.place["resume"] and AUTO, folder, ADVICE)

@@ -12,9 +12,12 @@ import argparse
 from pathlib import Path
 
 from datasets.catalog import Selection, open_classmap, open_eval
+from datasets.inseason import until
+from tscls import inseason, prior
 from tscls.classifier import find_checkpoint, load_classifier
 from tscls.evaluation import check_classes, evaluate, told_prior
-from tscls.prior import add_option, check_prior
+from tscls.inseason import choose_day, left_out
+from tscls.prior import check_prior
 from tscls.resume import told_file, told_series
 from utils import options
 from utils.errors import Parser, UsageError, exit_cleanly
@@ -35,7 +38,8 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--out", required=True, type=Path, metavar="FOLDER", help="folder for scores, tables and pictures")
     add("--overwrite", action="store_true", help="replace what is in --out")
     add("--draws", type=options.at_least(0), metavar="K", help="mean of K random draws, 0: all observations at once")
-    add_option(parser)
+    prior.add_option(parser)
+    inseason.add_option(parser)
     add("-d", "--device", default=None, help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
     add("--amp", choices=AMP, default=None, help="mixed precision (default: bf16 on a GPU that supports it, else off)")
     args = parser.parse_args(argv)
@@ -58,12 +62,18 @@ def main(argv: list[str] | None = None) -> None:
     classmap = open_classmap(args.datapath, classes)
     check_classes(classifier, classmap, args.model, args.datapath, "give data of the same class map")
     selection = Selection(nclasses=classes, regions=args.regions)
-    sets = {year: open_eval(args.datapath, year, selection) for year in args.years}
+    whole = {year: open_eval(args.datapath, year, selection) for year in args.years}
+    classifier.until, told = choose_day(classifier.until, args.until_doy, args.model)
+    sets = {year: until(series, classifier.until) for year, series in whole.items()}
+    if world.is_main:
+        for line in (*told, *left_out(whole, sets, classifier.until)):
+            print(line)
     model = find_checkpoint(args.model)
     described = {"model": classifier.name, "pretrained": str(model), "num": 0, "year": args.years[0]}
-    described |= {"out": str(args.out), "seed": classifier.seed}
+    described |= {"out": str(args.out), "seed": classifier.seed, "until_doy": classifier.until}
     same = {"model": told_file(model), "draws": classifier.draws, "years": args.years, "regions": args.regions}
     same |= {"data": told_series(list(sets.values())), "prior": told_prior(args.prior)}
+    same["until_doy"] = classifier.until
     place_options = {"suffix": None, "overwrite": args.overwrite, "elsewhere": "another --out"}
     with claim(lambda _: args.out, same, world, **place_options) as place:
         if place.state is State.FINISHED:

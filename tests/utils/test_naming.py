@@ -48,6 +48,7 @@ def test_a_pretraining_run_is_named_by_its_options(given, name):
         ({"use_doy": True}, "rc", "T_STNet_R3000_RC_2019_Seed111_doy"),
         ({"regions": ["Adams", "Harvey"]}, "rc", "T_STNet_R3000_RC_2019_Seed111_Adams+Harvey"),
         ({"leave_out": "Adams", "suffix": "x"}, "rc", "T_STNet_R3000_RC_2019_Seed111_withoutAdams_x"),
+        ({"until_doy": 150, "freeze": True, "suffix": "x"}, "rc", "T_STNet_R3000_RC_2019_Seed111_frozen_D150_x"),
     ],
 )
 def test_a_training_run_is_named_by_its_options(given, method, name):

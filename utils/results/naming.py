@@ -43,6 +43,7 @@ def training_name(
     regions: Sequence[str] | None = None,
     leave_out: str | None = None,
     freeze: bool = False,
+    until_doy: int | None = None,
     suffix: str | None = None,
 ) -> str:
     """T_STNet_R3000_RC_2019_Seed111, or F_TR_STNet_… fine-tuned from a checkpoint in a folder MoCoV2_TRSF_doy.
@@ -65,5 +66,6 @@ def training_name(
         "+".join(regions) if regions else None,
         f"without{leave_out}" if leave_out else None,
         "frozen" if freeze else None,
+        None if until_doy is None else f"D{until_doy}",
         suffix,
     )
