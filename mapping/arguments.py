@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.images import add_arguments
-from tscls.prior import add_option
+from tscls import inseason, prior
 from utils import options
 from utils.errors import Parser, UsageError
 
@@ -52,7 +52,8 @@ def get_args(description: str, argv: list[str] | None = None) -> argparse.Namesp
     add("--within", metavar="FILE", help="raster (0 and no-data are outside) or polygons to map (or --mask FILE)")
     add("--bbox", nargs=4, type=float, metavar=("W", "S", "E", "N"), help="box to map, in degrees or --bbox-crs")
     add("--bbox-crs", metavar="CRS", help="of --bbox, as EPSG:32614 (default: degrees, EPSG:4326)")
-    add_option(parser)
+    prior.add_option(parser)
+    inseason.add_option(parser)
     add("--smooth", type=odd, default=1, metavar="K", help="average probabilities over K x K pixels, K odd")
     add = parser.add_argument_group("work").add_argument
     add("--window", type=options.at_least(16), default=256, metavar="PIXELS", help="side of the windows")

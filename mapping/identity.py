@@ -53,7 +53,7 @@ def identity(plan: Plan, model: Path, root: Path) -> dict[str, dict]:
             "width": plan.box.grid.width,
         },
         "options": {
-            **plan.options._asdict(),
+            **{key: value for key, value in plan.options._asdict().items() if value is not None},
             "window": plan.size,
             "within": None if within is None else {"file": str(within.path), **_stat(within.path)},
         },

@@ -41,6 +41,7 @@ from mapping.running import CACHE, Job, MapInterrupted, run_here, run_processes
 from mapping.shares import shares_of_map
 from mapping.windows import Options, Plan
 from tscls.classifier import Classifier, load_classifier
+from tscls.inseason import choose_day
 from tscls.prior import check_prior
 from utils.errors import UsageError, exit_cleanly
 from utils.files import PARTIAL, write_text
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         made_of = identity(job.plan, model_file(args.model), args.images)
         made_of[PRIOR] = shares_of_map(args.prior, job.plan, classifier, parts, made_of)
         job = job._replace(there=made_of[PRIOR].get("shares"))
-        job.correct(classifier)
+        job.adjust(classifier)
         parts.start(made_of, args.overwrite)
         if parts.is_finished():
             parts.remove()
@@ -123,12 +124,13 @@ def _prepare(args: argparse.Namespace) -> tuple[Job, Classifier]:
     if classifier.classmap is None:
         raise UsageError(f"{args.model}: has no class map; give one with --classes FILE, as classmapping20.csv")
     check_prior(args.prior, classifier.shares, classifier.classmap, args.model)
-    images = open_from(args)
-    for line in (*images.notes, *images.skipped):
+    until, told = choose_day(classifier.until, args.until_doy, args.model)
+    images = open_from(args).until(until)
+    for line in (*images.notes, *images.skipped, *told):
         print(line)
     box = crop(images.grid, args.bbox, args.bbox_crs)
     within = Within(args.within, images.grid) if args.within else None
-    how = Options(args.min_observations, args.smooth, args.probabilities is not None)
+    how = Options(args.min_observations, args.smooth, args.probabilities is not None, until)
     plan = Plan(images, box, within, classes_of(classifier.classmap), how, args.window)
     return Job(plan, args.model, args.device, classmap), classifier
 

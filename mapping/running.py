@@ -40,11 +40,12 @@ class Job(NamedTuple):
     def load(self, device: torch.device | None = None) -> Classifier:
         """The classifier; `device` in place of the job's own."""
         classifier = load_classifier(self.model, device or self.device, classmap=self.classmap)
-        self.correct(classifier)
+        self.adjust(classifier)
         return classifier
 
-    def correct(self, classifier: Classifier) -> None:
-        """Let the classifier correct its predictions for the shares, if there are any."""
+    def adjust(self, classifier: Classifier) -> None:
+        """Let the classifier see the images of the map, up to their last day, and correct for the shares."""
+        classifier.until = self.plan.options.until_doy
         if self.there is not None:
             classifier.there = np.array(self.there)
 

@@ -34,11 +34,13 @@ class Part(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How pixels are classified. smooth: side of the neighbourhood, odd; 1 smooths nothing."""
+    """How pixels are classified. smooth: side of the neighbourhood, odd; 1 smooths nothing. until_doy: the day up to
+    which there are images (`datasets.inseason`)."""
 
     min_observations: int = 1
     smooth: int = 1
     probabilities: bool = False
+    until_doy: int | None = None
 
 
 class Plan:

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from mapping import running
 from mapping.parts import Parts
 from mapping.running import Job, MapInterrupted, cores, finished, run_here, run_processes
-from mapping.windows import Part
+from mapping.windows import Options, Part
 
 COUNT = 12
 
@@ -228,10 +229,15 @@ def test_processes_begin_nothing_once_they_are_stopped(monkeypatch):
 
 
 def test_a_job_loads_its_classifier_for_its_device_or_another(monkeypatch):
-    monkeypatch.setattr(running, "load_classifier", lambda model, device, *, classmap: (model, device, classmap))
-    job = Job(None, "run", "cuda:1", "classes")
-    assert job.load() == ("run", "cuda:1", "classes")
-    assert job.load("cpu") == ("run", "cpu", "classes")
+    def load(model, device, *, classmap):
+        return SimpleNamespace(given=(model, device, classmap), until=120, there=None)
+
+    monkeypatch.setattr(running, "load_classifier", load)
+    job = Job(SimpleNamespace(options=Options(until_doy=150)), "run", "cuda:1", "classes")
+    assert job.load().given == ("run", "cuda:1", "classes")
+    assert job.load("cpu").given == ("run", "cpu", "classes")
+    assert job.load().until == 150 and job.load().there is None
+    assert job._replace(there=[0.2, 0.8]).load().there.tolist() == [0.2, 0.8]
 
 
 def test_cores_are_those_that_may_be_used(monkeypatch):
