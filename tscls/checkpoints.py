@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from datasets import bands
+from datasets.inseason import LAST_DAY
 from models import Network, build_model
 from utils.checkpoint import CheckpointError, check_weights, encoder_state, is_pretraining_state, load_weights
 
@@ -91,6 +92,18 @@ def _check_size(arguments: dict, state: dict[str, Tensor], path: Path) -> None:
             raise ValueError(f"{name} is {value}")
     with torch.device("meta"):
         check_weights(build_model(**arguments), state, path)
+
+
+def saved_day(saved: dict, path: str | Path) -> int | None:
+    """The day up to which a model was trained on series (``datasets.inseason``); None: they were whole.
+
+    Raises:
+        CheckpointError: it is no day.
+    """
+    day = saved.get("until_doy")
+    if day is not None and not (type(day) is int and 1 <= day <= LAST_DAY):
+        raise CheckpointError(f"{path}: its settings are damaged (until_doy); train it again")
+    return day
 
 
 def check_normalisation(saved: dict | None, path: str | Path) -> None:

@@ -18,11 +18,11 @@ from torch import Tensor
 from datasets import bands
 from datasets.batches import open_series, split_batches
 from datasets.classmap import ClassMap
-from datasets.inseason import LAST_DAY, cut
+from datasets.inseason import cut
 from datasets.store import SeriesSet
 from datasets.transforms import LENGTH_METHODS, ModelInput, Series
 from models import ESTIMATORS, ModelError, Network, SeriesEstimator, build_estimator, build_model
-from tscls.checkpoints import LARGEST, check_normalisation, saved_network
+from tscls.checkpoints import LARGEST, check_normalisation, saved_day, saved_network
 from tscls.estimators import load_estimator, save_estimator
 from tscls.inputs import Way
 from tscls.prior import corrected
@@ -291,13 +291,11 @@ def load_classifier(
         classmap = classmap or ("classmap" in saved and ClassMap.from_dict(saved["classmap"])) or None
         built = _estimator(saved, classmap) if is_estimator else saved_network(saved, path, model).to(device)
         size, method = _sequencelength(saved, built), saved.get("length_method", "pad")
-        draws, seed, until = int(saved.get("draws", 0)), int(saved.get("seed", 111)), saved.get("until_doy")
+        draws, seed = int(saved.get("draws", 0)), int(saved.get("seed", 111))
         temperature, shares = float(saved.get("temperature", 1)), saved.get("shares")
         shares = None if shares is None else np.array(shares, np.float64)
         if not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
             raise ValueError(f"temperature {temperature}")
-        if until is not None and not 1 <= until <= LAST_DAY:
-            raise ValueError(f"until_doy {until}")
         if method not in LENGTH_METHODS or not 0 <= draws <= LARGEST or not 1 <= size <= LARGEST:
             raise ValueError(f"length_method {method!r}, sequencelength {size}, draws {draws}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -305,7 +303,7 @@ def load_classifier(
             raise
         raise CheckpointError(f"{path}: its settings are damaged ({error}); train it again") from None
     loaded = Classifier(built, classmap, size, method, draws=draws, seed=seed)
-    loaded.temperature, loaded.shares, loaded.until = temperature, shares, until
+    loaded.temperature, loaded.shares, loaded.until = temperature, shares, saved_day(saved, path)
     if shares is not None and (shares.shape != (loaded.num_classes,) or not (shares > 0).all()):
         raise CheckpointError(f"{path}: its settings are damaged (class shares); train it again")
     if classmap and classmap.num_classes != loaded.num_classes:

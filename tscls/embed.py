@@ -115,7 +115,8 @@ def embed_images(encoder: Classifier, args: argparse.Namespace) -> str:
     opened = images.open_from(args).until(encoder.until)
     for line in (*opened.notes, *opened.skipped):
         print(line)
-    count, clipped = write_raster(encoder, opened, args.out, {"MODEL": str(args.model)})
+    tags = {"MODEL": str(args.model)} | ({} if encoder.until is None else {"UNTIL_DOY": str(encoder.until)})
+    count, clipped = write_raster(encoder, opened, args.out, tags)
     return f"{count:,} pixels on {opened.grid}, {clipped:.2%} of the values beyond the range of int8"
 
 

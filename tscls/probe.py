@@ -27,6 +27,7 @@ from datasets.inseason import until
 from datasets.store import SeriesSet
 from models import NETWORKS, Network, build_model
 from tscls import inseason
+from tscls.checkpoints import saved_day
 from tscls.classifier import Classifier
 from tscls.inputs import length_method
 from tscls.pretrained import notes, start_from
@@ -160,7 +161,7 @@ def main(argv: list[str] | None = None) -> None:
     world = distributed.start(args.device)
     content = load_checkpoint(args.pretrained, "give a checkpoint of main_moco.py or main_tscls.py")
     saved = content.get("model") or {}
-    day, told = inseason.choose_day(content.get("until_doy"), args.until_doy, args.pretrained)
+    day, told = inseason.choose_day(saved_day(content, args.pretrained), args.until_doy, args.pretrained)
     use_doy = args.use_doy or bool(saved.get("use_doy"))
     network = build_model(args.model or saved.get("name", "stnet"), sequencelength=args.sequencelength, use_doy=use_doy)
     taken = start_from(network, args.pretrained)

@@ -173,6 +173,7 @@ def test_images_become_a_band_a_feature(run, tmp_path, capsys, monkeypatch):
             (images.grid.height, images.grid.width),
         )
         assert file.descriptions[:2] == ("f0", "f1") and file.tags()["MODEL"] == str(run)
+        assert "UNTIL_DOY" not in file.tags()
         numbers, scale, offset = file.read(), np.array(file.scales), np.array(file.offsets)
     values = numbers[:, pixels.row, pixels.col].T * scale + offset
     is_within = np.abs((expected - offset) / scale) <= 127
@@ -181,6 +182,27 @@ def test_images_become_a_band_a_feature(run, tmp_path, capsys, monkeypatch):
     seen[pixels.row, pixels.col] = True
     assert (numbers[:, ~seen] == -128).all() and (numbers[:, seen] > -128).all()
     assert f"128 features of {len(pixels.lengths):,} pixels on " in capsys.readouterr().out
+
+
+def test_images_after_the_day_of_the_training_are_not_seen(tmp_path, capsys):
+    rasterio = pytest.importorskip("rasterio")
+    from tests.support.imagery import days_of, write_images
+
+    (tmp_path / "run").mkdir()
+    classifier = small_classifier("stnet")
+    classifier.until = days_of(5)[2].timetuple().tm_yday
+    classifier.save(tmp_path / "run" / "model_best.pth")
+    write_images(tmp_path / "whole", 20, 30, days_of(5))
+    write_images(tmp_path / "short", 20, 30, days_of(5)[:3])
+    found = []
+    for name in ("whole", "short"):
+        embed.main(command(tmp_path / "run", tmp_path / f"{name}.tif", "--images", tmp_path / name))
+        with rasterio.open(tmp_path / f"{name}.tif") as file:
+            assert file.tags()["UNTIL_DOY"] == str(classifier.until)
+            found.append((file.read(), file.scales, file.offsets))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    assert found[0][1:] == found[1][1:]
+    assert f"series up to day {classifier.until}, as in training" in capsys.readouterr().out
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------

@@ -138,10 +138,10 @@ def test_the_day_is_in_a_checkpoint_and_only_where_there_is_one(tmp_path):
     assert load_classifier(tmp_path / "model_best.pth", "cpu").until is None
 
 
-@pytest.mark.parametrize("day", [0, 733, "may"])
+@pytest.mark.parametrize("day", [0, 733, "may", 1.5, torch.arange(3)])
 def test_a_damaged_day_is_told(day, tmp_path):
     in_season("stnet", day).save(tmp_path / "model_best.pth")
-    with pytest.raises(CheckpointError, match=r"its settings are damaged \(.*; train it again"):
+    with pytest.raises(CheckpointError, match=r"its settings are damaged \(until_doy\); train it again"):
         load_classifier(tmp_path, "cpu")
 
 
