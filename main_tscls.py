@@ -25,7 +25,7 @@ from tscls.classifier import load_classifier
 from tscls.evaluation import check_classes, evaluate, told_prior
 from tscls.inseason import day, left_out
 from tscls.notices import idle_flags, series_used
-from tscls.pretrained import length_methods
+from tscls.pretrained import has_decoder_for, length_methods
 from tscls.prior import CHOICES, add_option, check_prior, read_shares
 from tscls.recipe import FEW_LABELS, RECIPES, Recipe, choose_recipe
 from tscls.resume import check_state, finished_tests, identity, state_for
@@ -64,7 +64,8 @@ def get_args(argv: list[str] | None = None) -> Namespace:
     add("--recipe", choices=RECIPES, default="auto", help=f"auto: few-label up to {FEW_LABELS:,} labels")
     add("--init", choices=INITS, default="published", help="how fresh weights start")
     options.leave_to_recipe(parser, LEFT_TO_RECIPE)
-    add("--pretrained", metavar="PATH", help="start the trunk from this checkpoint")
+    add("--pretrained", metavar="PATH", help="start from this checkpoint, its decoder too if it has the same classes")
+    add("--new-decoder", action="store_true", help="take the trunk alone from --pretrained")
     add("--calibrate", action="store_true", help=calibration.HELP)
     add("--freeze", action="store_true", help="train the decoder alone")
     add("--eval", action="store_true", help="no training: test what the run saved, with the settings it was saved with")
@@ -81,6 +82,8 @@ def get_args(argv: list[str] | None = None) -> Namespace:
         raise UsageError("-b 1: batch normalisation needs at least 2 series in a batch")
     if args.freeze and not args.pretrained:
         raise UsageError("--freeze trains the decoder alone and needs a trunk: give one with --pretrained")
+    if args.new_decoder and not args.pretrained:
+        raise UsageError("--new-decoder takes the trunk alone of a checkpoint: give one with --pretrained")
     options.check_place(args, is_test=args.eval)
     if args.eval and args.resume:
         raise UsageError("--eval trains nothing and --resume continues training; give one of them")
@@ -119,6 +122,7 @@ def check(args: Namespace, methods: dict[str, str], world: World) -> None:
 
 def runs_of(args: Namespace, methods: dict[str, str], classmap: ClassMap, world: World) -> Iterator[Run]:
     """The runs asked for, seed by seed and day by day."""
+    keeps_decoder = bool(args.pretrained) and not args.new_decoder and has_decoder_for(classmap.names, args.pretrained)
     for seed in dict.fromkeys(args.seeds):
         with world.main_first():
             sites = {"regions": args.regions, "leave_out": args.leave_out}
@@ -131,7 +135,8 @@ def runs_of(args: Namespace, methods: dict[str, str], classmap: ClassMap, world:
             for leak in leaks(splits._asdict(), args.year, others):
                 print(f"warning: {leak}")
         labels, given = len(splits.train) + len(splits.valid), {key: getattr(args, key) for key in LEFT_TO_RECIPE}
-        recipe = choose_recipe(args.recipe, labels, milestones=tuple(args.schedule), draws=args.draws, **given)
+        given |= {"milestones": tuple(args.schedule), "draws": args.draws}
+        recipe = choose_recipe(args.recipe, labels, keeps_decoder=keeps_decoder, **given)
         whole = {**splits._asdict(), **others}
         for last in days_of(args):
             seen = {name: until(series, last) for name, series in whole.items()}
@@ -142,23 +147,21 @@ def runs_of(args: Namespace, methods: dict[str, str], classmap: ClassMap, world:
             for name, method in methods.items():
                 state = state_for(args.resume, name, seed, last)
                 place = {"suffix": args.suffix, "overwrite": args.overwrite, "resume": state}
-                same = identity_of(args, name, method, seed, last, recipe, used)
+                own = {"model": name, "seed": seed, "length_method": method, "until_doy": last}
+                own |= {"keeps_decoder": True} if keeps_decoder else {}
+                same = identity_of(args, recipe, used, own)
                 folder = partial(folder_of, args, name, method, seed, last)
                 yield Run(same, recipe, classmap, used, sets, folder, place)
 
 
-def identity_of(
-    args: Namespace, name: str, method: str, seed: int, until_doy: int | None, recipe: Recipe, splits: Splits
-) -> dict:
-    """What decides what the run of one model, seed and day computes."""
+def identity_of(args: Namespace, recipe: Recipe, splits: Splits, own: dict) -> dict:
+    """What decides what a run computes; ``own`` is what tells it from the other runs of the command."""
     kept = {key: getattr(args, key) for key in ("nclasses", "sequencelength", "freeze", "clip_grad", "calibrate")}
-    if model_class(name).uses_doy_flag:
+    if model_class(own["model"]).uses_doy_flag:
         kept["use_doy"] = args.use_doy
     if args.amp:  # else the device decides
         kept["amp"] = args.amp
-    parts = (splits.train, splits.valid)
-    kept |= {"model": name, "seed": seed, "length_method": method, "until_doy": until_doy}
-    return identity(recipe, parts, args.pretrained, **kept)
+    return identity(recipe, (splits.train, splits.valid), args.pretrained, **kept, **own)
 
 
 def run_one(args: Namespace, run: Run, world: World, requests: Requests) -> Path:

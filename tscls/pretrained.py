@@ -1,4 +1,4 @@
-"""Starting a classifier's trunk from a checkpoint."""
+"""Starting a classifier from a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,22 +11,29 @@ from models import NETWORKS, ModelError, Network, build_model, model_class
 from tscls.checkpoints import check_normalisation
 from tscls.classifier import Classifier, find_checkpoint, load_classifier
 from tscls.inputs import length_method
-from utils.checkpoint import Taken, is_pretraining_state, load_checkpoint, load_pretrained
+from utils.checkpoint import Taken, is_pretraining_state, load_checkpoint, load_pretrained, told_classes
 
 ADVICE = "give a run folder of main_tscls.py or main_moco.py, or a checkpoint in one"
 SAME_TRUNK = ("stnet", "transformer")  # each starts from a checkpoint of the other
 
 
-def start_from(network: Network, path: str | Path) -> Taken:
+def start_from(network: Network, path: str | Path, classes: Sequence[str] | None = None) -> Taken:
     """Take the trunk of a pre-training or of a classifier, of the same model or of one with the same trunk.
+
+    The decoder is taken too from a classifier that tells the same ``classes``, by their names in their order.
 
     Raises:
         CheckpointError: it does not fit, or was trained on input normalised in another way.
     """
     name = network.arguments["name"]
-    taken = load_pretrained(network, path, SAME_TRUNK if name in SAME_TRUNK else (name,))
+    taken = load_pretrained(network, path, SAME_TRUNK if name in SAME_TRUNK else (name,), classes)
     check_normalisation(taken.normalisation, path)
     return taken
+
+
+def has_decoder_for(classes: Sequence[str], path: str | Path) -> bool:
+    """Whether ``start_from`` takes the decoder of a checkpoint for these classes."""
+    return told_classes(load_checkpoint(path)) == [*classes]
 
 
 def length_methods(names: Sequence[str], path: str | Path | None, arguments: dict, **flags: bool) -> dict[str, str]:
@@ -69,7 +76,8 @@ def open_encoder(path: str | Path, device: torch.device, *, name: str | None = N
 
 def notes(network: Network, taken: Taken, path: str | Path) -> list[str]:
     """What was taken, and what should be known about it, a line each."""
-    lines = [f"{path}: took {len(taken.names)} tensors"]
+    decoder = ", the decoder's among them: its classes are these" if taken.has_decoder else ""
+    lines = [f"{path}: took {len(taken.names)} tensors{decoder}"]
     read, known = getattr(network, "use_doy", None), taken.model.get("use_doy")
     if read is not None and known is not None and read != known:
         remedy = "give --use-doy" if known else "leave out --use-doy" if network.uses_doy_flag else "it is fine-tuned"

@@ -42,9 +42,12 @@ class Recipe:
 
 PUBLISHED = Recipe("published", draws=1)
 STEPS, EPOCHS = 800, 40  # of the few-label recipe, at least; with few labels the steps decide
+RATE, CAREFUL_RATE = 1e-3, 1e-4  # the latter where the decoder has been trained too, and should not be unlearned
 
 
-def few_label_recipe(num_series: int, *, batchsize: int = 16, epochs: int | None = None) -> Recipe:
+def few_label_recipe(
+    num_series: int, *, batchsize: int = 16, epochs: int | None = None, keeps_decoder: bool = False
+) -> Recipe:
     """Small batches, a length in steps and epochs, warm-up and cosine."""
     epochs = epochs or max(EPOCHS, math.ceil(STEPS / max(1, num_series // batchsize)))
     return Recipe(
@@ -53,14 +56,17 @@ def few_label_recipe(num_series: int, *, batchsize: int = 16, epochs: int | None
         batchsize=batchsize,
         epochs=epochs,
         patience=None,
+        learning_rate=CAREFUL_RATE if keeps_decoder else RATE,
         warmup_epochs=0.05 * epochs,
         cosine=True,
         is_even=True,
     )
 
 
-def choose_recipe(name: str, num_series: int, **given) -> Recipe:
+def choose_recipe(name: str, num_series: int, *, keeps_decoder: bool = False, **given) -> Recipe:
     """The recipe by name ("auto", "few-label", "published") for so many labelled series.
+
+    ``keeps_decoder``: training starts from a classifier of the same classes, decoder included.
 
     What was ``given`` on the command line (batchsize, epochs …, unless None) takes the place of what the recipe says.
     The random draw of the published prediction has to be asked for, by "published".
@@ -68,6 +74,7 @@ def choose_recipe(name: str, num_series: int, **given) -> Recipe:
     given = {key: value for key, value in given.items() if value is not None}
     recipe = PUBLISHED if name == "published" else replace(PUBLISHED, draws=0)
     if name == "few-label" or name == "auto" and num_series <= FEW_LABELS:
-        recipe = few_label_recipe(num_series, **{key: given[key] for key in ("batchsize", "epochs") if key in given})
+        counts = {key: given[key] for key in ("batchsize", "epochs") if key in given}
+        recipe = few_label_recipe(num_series, keeps_decoder=keeps_decoder, **counts)
     recipe = replace(recipe, **given)
     return replace(recipe, cosine=recipe.cosine and not recipe.milestones)

@@ -94,7 +94,8 @@ def train(
         if name in ESTIMATORS:
             return fit_estimator(classifier, splits, recipe, logs)
         if pretrained:
-            taken = start_from(classifier.model, pretrained)
+            classes = run.classmap.names if same.get("keeps_decoder") else None
+            taken = start_from(classifier.model, pretrained, classes)
             if world.is_main and not fold:
                 print(*notes(classifier.model, taken, pretrained), sep="\n")
         flags = {"saved": state, "requests": requests, "is_frozen": same["freeze"], **options}

@@ -14,7 +14,7 @@ import re
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -133,12 +133,13 @@ def is_state(state: object) -> bool:
 class Taken(NamedTuple):
     """What ``load_pretrained`` took, and what the file says of its training; published ones say nothing.
 
-    ``names`` of the tensors taken and those of the trunk ``missing`` in the file; its ``model`` (the arguments of
-    build_model), ``length_method`` and ``normalisation``.
+    ``names`` of the tensors taken and those of the trunk ``missing`` in the file; whether the decoder is among them
+    (``has_decoder``); its ``model`` (the arguments of build_model), ``length_method`` and ``normalisation``.
     """
 
     names: list[str]
     missing: list[str]
+    has_decoder: bool
     model: dict
     length_method: str | None
     normalisation: dict | None
@@ -157,20 +158,20 @@ def encoder_state(model_state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def trunk_state(model_state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of ``encoder_state`` without decoder and day table."""
-    return {name: tensor for name, tensor in encoder_state(model_state).items() if not is_fresh(name)}
+def taken_state(state: dict[str, Tensor], with_decoder: bool) -> dict[str, Tensor]:
+    """The tensors that fine-tuning may start from: those of the trunk, and of the decoder too where asked for."""
+    left = ("position_enc.pe",) if with_decoder else ("position_enc.pe", "decoder.")
+    return {name: tensor for name, tensor in state.items() if not name.startswith(left)}
 
 
-def is_fresh(name: str) -> bool:
-    """Whether a tensor of this name is never taken from a checkpoint to fine-tune from."""
-    return name.startswith("decoder.") or name == "position_enc.pe"
+def load_pretrained(
+    network: nn.Module, path: str | Path, models: Collection[str] | None = None, classes: Sequence[str] | None = None
+) -> Taken:
+    """Start a classifier from a pre-training checkpoint (or a classifier's) of one of ``models`` (None: any).
 
-
-def load_pretrained(network: nn.Module, path: str | Path, models: Collection[str] | None = None) -> Taken:
-    """Start a classifier's trunk from a pre-training checkpoint (or a classifier's) of one of ``models`` (None: any).
-
-    Published checkpoints do not name their model; of them whatever fits by name is taken.
+    Its trunk is taken, and its decoder too where it is that of a classifier of these ``classes``, by their names in
+    their order. Published checkpoints name neither their model nor their classes; of them whatever fits by name is
+    taken, without the decoder.
 
     Raises:
         CheckpointError: another model, a tensor of another shape, or nothing in the file that the network knows.
@@ -179,8 +180,9 @@ def load_pretrained(network: nn.Module, path: str | Path, models: Collection[str
     model = checkpoint.get("model", {})
     if models is not None and model and model["name"] not in models:
         raise CheckpointError(f"{path}: is of {model['name']}; expected a checkpoint of {' or '.join(models)}")
-    found = trunk_state(checkpoint["model_state"])
-    own = {name: tensor for name, tensor in network.state_dict().items() if not is_fresh(name)}
+    has_decoder = classes is not None and told_classes(checkpoint) == [*classes]
+    found = taken_state(encoder_state(checkpoint["model_state"]), has_decoder)
+    own = taken_state(network.state_dict(), has_decoder)
     names = [name for name in own if name in found]
     if not names:
         sample = ", ".join(list(found)[:3]) or "nothing"
@@ -196,7 +198,13 @@ def load_pretrained(network: nn.Module, path: str | Path, models: Collection[str
             )
     network.load_state_dict({name: found[name] for name in names}, strict=False)
     missing = [name for name in own if name not in found]
-    return Taken(names, missing, model, checkpoint.get("length_method"), checkpoint.get("normalisation"))
+    return Taken(names, missing, has_decoder, model, checkpoint.get("length_method"), checkpoint.get("normalisation"))
+
+
+def told_classes(checkpoint: dict) -> list[str] | None:
+    """Names of the classes that the decoder of a checkpoint tells apart; None where it does not say."""
+    classmap = checkpoint.get("classmap")
+    return classmap.get("names") if isinstance(classmap, dict) else None
 
 
 def load_weights(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:

@@ -11,8 +11,7 @@ import numpy as np
 from benchmarks.evidence import report
 from benchmarks.evidence.arms import Arm, Pretraining, chosen, from_files
 from benchmarks.evidence.pretrain import Budget, Found, pretrain
-from benchmarks.evidence.runs import Cell, Target, averaged, in_parallel, run_cell
-from datasets.catalog import Selection, open_eval
+from benchmarks.evidence.runs import Cell, Target, averaged, eval_sets, in_parallel, run_cell
 from datasets.simulate import ensure_default, simulate
 from datasets.store import SeriesSet
 from utils import options
@@ -31,6 +30,7 @@ def get_args(description: str, argv: list[str] | None, **defaults) -> argparse.N
     add("--datapath", default="data/US-sim", help="data root with labels")
     add("--year", type=int, default=2019, help="trained on")
     add("--years", type=int, nargs="+", help="tested on (default: --year)")
+    add("-c", "--nclasses", type=options.at_least(1), default=20, help="classes, without Other")
     add("--leave-out", metavar="SITE", help="train without this site and test on it alone")
     add("--budgets", type=options.at_least(1), nargs="+", default=[50, 100, 300], help="labels, train and valid")
     add("--seeds", type=int, nargs="+", default=[111, 222, 333, 444, 555], help="they draw labels and weights")
@@ -59,11 +59,10 @@ def compare(args: argparse.Namespace, arms: dict[str, Arm], pretrainings: dict[s
     if missing:
         raise UsageError(f"--against {missing[0]}: not among the arms compared; add it to --arms")
     plan, logdir = chosen(names, known), Path(args.logdir)
-    target = Target(args.datapath, args.year, tuple(args.years or [args.year]), args.leave_out)
+    target = Target(args.datapath, args.year, tuple(args.years or [args.year]), args.leave_out, args.nclasses)
     for root in (args.datapath, args.probe):
         ensure_default(root)
-    selection = Selection(leave_out=target.leave_out)
-    series = [open_eval(target.datapath, year, selection) for year in target.years]
+    series = eval_sets(target)
     checkpoints = pretrain_all(args, plan, pretrainings, logdir)
     results = run_all(args, plan, {name: found.checkpoint for name, found in checkpoints.items()}, target, logdir)
     results = {name: results[name] for name in names}

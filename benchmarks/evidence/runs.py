@@ -30,12 +30,18 @@ class Target(NamedTuple):
     Attributes:
         datapath: data root with labels. year: trained on. years: tested on.
         leave_out: a site that is left out of training and tested on alone.
+        nclasses: classes, without "Other".
     """
 
     datapath: str
     year: int
     years: tuple[int, ...]
     leave_out: str | None = None
+    nclasses: int = 20
+
+    def selection(self, num: int | None = None, *, seed: int = 111) -> Selection:
+        """What is drawn of the labelled series, or all of them."""
+        return Selection(num or 0, self.nclasses, seed, use_all=num is None, leave_out=self.leave_out)
 
 
 class Cell(NamedTuple):
@@ -68,7 +74,7 @@ def run_cell(cell: Cell, target: Target, logdir: Path) -> Predictions:
     if cell.arm.is_frozen:
         found = probe(cell, target)
     else:
-        found = predict(train(cell, target, folder) if cell.arm.is_trained else cell.checkpoint, target, cell.seed)
+        found = predict(train(cell, target, folder) if cell.arm.is_trained else cell.checkpoint, target)
     with atomic_write(kept) as partial:
         np.savez_compressed(partial, asked=asked, **found._asdict())
     return found
@@ -79,7 +85,7 @@ def train(cell: Cell, target: Target, folder: Path) -> Path:
     options = [
         *(cell.arm.model, "--rc", "-n", cell.labels, "--seeds", cell.seed, "--logdir", folder, *cell.arm.options),
         "--overwrite",  # what is there is of an interrupted or of another comparison
-        *("--datapath", target.datapath, "--year", target.year, "--years", *target.years),
+        *("--datapath", target.datapath, "-c", target.nclasses, "--year", target.year, "--years", *target.years),
         *(("--leave-out", target.leave_out) if target.leave_out else ()),
         *(("--pretrained", cell.checkpoint) if cell.checkpoint else ()),
         *(("--use-doy",) if cell.arm.model == "transformer" else ()),
@@ -93,11 +99,10 @@ def train(cell: Cell, target: Target, folder: Path) -> Path:
 def probe(cell: Cell, target: Target) -> Predictions:
     """What a logistic regression predicts that is fitted to features of the frozen encoder."""
     encoder = open_encoder(cell.checkpoint, torch.device("cpu"), name=cell.arm.model)
-    selection = Selection(cell.labels, seed=cell.seed, leave_out=target.leave_out)
-    splits = open_labelled(target.datapath, target.year, selection)
-    labelled, tests = join((splits.train, splits.valid)), eval_sets(target, cell.seed)
+    splits = open_labelled(target.datapath, target.year, target.selection(cell.labels, seed=cell.seed))
+    labelled, tests = join((splits.train, splits.valid)), eval_sets(target)
     model = logistic_regression().fit(features(encoder, labelled), labelled.labels)
-    probability = np.full((sum(map(len, tests)), selection.nclasses + 1), LEAST)
+    probability = np.full((sum(map(len, tests)), target.nclasses + 1), LEAST)
     probability[:, model.classes_] += np.concatenate([model.predict_proba(features(encoder, one)) for one in tests])
     return Predictions(np.log(probability), np.concatenate([one.labels for one in tests]))
 
@@ -107,16 +112,15 @@ def features(encoder: Classifier, series: SeriesSet) -> np.ndarray:
     return torch.cat(list(encoder.embed(series))).numpy()
 
 
-def eval_sets(target: Target, seed: int) -> list[SeriesSet]:
+def eval_sets(target: Target) -> list[SeriesSet]:
     """The test series of every year."""
-    selection = Selection(seed=seed, leave_out=target.leave_out)
-    return [open_eval(target.datapath, year, selection) for year in target.years]
+    return [open_eval(target.datapath, year, target.selection()) for year in target.years]
 
 
-def predict(trained: str | Path, target: Target, seed: int) -> Predictions:
+def predict(trained: str | Path, target: Target) -> Predictions:
     """What a trained classifier predicts for the test series of every year."""
-    classifier = load_classifier(trained, "cpu", classmap=open_classmap(target.datapath))
-    sets = eval_sets(target, seed)
+    classifier = load_classifier(trained, "cpu", classmap=open_classmap(target.datapath, target.nclasses))
+    sets = eval_sets(target)
     parts = [part.numpy() for series in sets for part in classifier.predict(series)]
     return Predictions(np.concatenate(parts), np.concatenate([series.labels for series in sets]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from benchmarks.evidence.arms import Arm, Pretraining
 from benchmarks.evidence.intervals import Interval, bootstrap
 from benchmarks.evidence.runs import Predictions
 from datasets.catalog import Selection, open_eval, open_labelled
+from datasets.classmap import CDL20, ClassMap, write_classmap
 from datasets.store import SeriesSet, join
 from tests.support.layout import SITES, make_series, store_of
 from tscls.pretrained import open_encoder
@@ -227,7 +229,7 @@ def test_the_options_of_an_arm_reach_the_training(tmp_path, monkeypatch):
     assert runs.train(runs.Cell("t", frozen, "file.pth", 50, 3), target, tmp_path) == tmp_path
     assert calls[0] == [
         *("transformer", "--rc", "-n", "50", "--seeds", "3", "--logdir", str(tmp_path), "--freeze", "--overwrite"),
-        *("--datapath", "root", "--year", "2020", "--years", "2020", "2021", "--leave-out", "Adams"),
+        *("--datapath", "root", "-c", "20", "--year", "2020", "--years", "2020", "2021", "--leave-out", "Adams"),
         *("--pretrained", "file.pth", "--use-doy"),
     ]
     runs.train(runs.Cell("s", Arm(), None, 50, 3), target._replace(leave_out=None), tmp_path)
@@ -256,6 +258,19 @@ def test_the_site_left_out_is_what_is_predicted(data_root, tmp_path):
     target = runs.Target(str(data_root), 2019, (2019, 2020), SITES[1])
     cell = runs.Cell("rf", Arm("rf", options=("--interp",)), None, 40, 7)
     assert len(runs.run_cell(cell, target, tmp_path).truth) == 20  # ten of each year
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_the_target_may_have_another_number_of_classes(data_root, tmp_path, is_frozen):
+    root = shutil.copytree(data_root, tmp_path / "root")
+    (root / "classmapping20.csv").unlink()
+    parts = (CDL20.names, CDL20.codes, CDL20.colours)
+    write_classmap(root / "classmapping15.csv", ClassMap(*((*part[:15], part[-1]) for part in parts)))
+    target = runs.Target(str(root), 2019, (2019,), nclasses=15)
+    checkpoint = str(Path(__file__).parents[2] / label_efficiency.CHECKPOINT)
+    arm, start = (Arm(is_frozen=True), checkpoint) if is_frozen else (Arm("rf", options=("--interp",)), None)
+    found = runs.run_cell(runs.Cell("x", arm, start, 40, 7), target, tmp_path / "out")
+    assert found.log_probability.shape == (30, 16) and (found.truth == [i % 15 for i in range(30)]).all()
 
 
 def test_a_comparison_writes_scores_gains_and_a_picture(data_root, tmp_path, capsys, monkeypatch):

@@ -184,6 +184,11 @@ def test_freeze_without_a_trunk_is_refused(tmp_path, data_root, capsys):
     assert line == "--freeze trains the decoder alone and needs a trunk: give one with --pretrained"
 
 
+def test_a_new_decoder_without_a_checkpoint_is_refused(tmp_path, data_root, capsys):
+    line = refuse(main_tscls, tmp_path / "out", capsys, "--new-decoder", root=data_root)
+    assert line == "--new-decoder takes the trunk alone of a checkpoint: give one with --pretrained"
+
+
 @pytest.mark.parametrize("flag", ["--regions", "--leave-out"])
 def test_an_unknown_site_is_refused(tmp_path, data_root, capsys, flag):
     line = refuse(main_tscls, tmp_path / "out", capsys, flag, "Paris", root=data_root)

@@ -53,3 +53,11 @@ def test_what_is_given_takes_the_place_of_what_the_recipe_says():
     recipe = choose_recipe("few-label", 100, batchsize=32, epochs=None, learning_rate=0.5)
     assert (recipe.batchsize, recipe.epochs, recipe.learning_rate) == (32, 267, 0.5)
     assert choose_recipe("few-label", 100, epochs=7).epochs == 7
+
+
+def test_a_decoder_that_is_kept_is_trained_more_carefully():
+    fresh, kept = (choose_recipe("auto", 100, keeps_decoder=keeps) for keeps in (False, True))
+    assert (fresh.learning_rate, kept.learning_rate) == (1e-3, 1e-4)
+    assert replace(kept, learning_rate=1e-3) == fresh
+    assert choose_recipe("auto", 100, keeps_decoder=True, learning_rate=0.01).learning_rate == 0.01
+    assert choose_recipe("published", 100, keeps_decoder=True) == PUBLISHED

@@ -39,6 +39,10 @@ def query_encoder(pretrained: Path) -> dict:
     return {name.removeprefix("encoder_q."): tensor for name, tensor in state.items()}
 
 
+def arguments(folder: Path) -> dict:
+    return json.loads((folder / "args.json").read_text())
+
+
 # ---- what a run writes
 
 
@@ -151,13 +155,44 @@ def test_a_classifier_can_be_fine_tuned_too(data_root, plain, tmp_path):
     assert folder.name == "F_ST_TransformerModel_R50_RC_2019_Seed111"
 
 
+@pytest.mark.parametrize("recipe", ["auto", "published"])
+def test_a_classifier_of_the_same_classes_goes_on_with_its_decoder(data_root, plain, tmp_path, capsys, recipe):
+    """With a learning rate that changes nothing, what was taken is what is saved."""
+    given = ("--pretrained", plain / "model_best.pth", "--recipe", recipe, "-e", 1, "-lr", 1e-12)
+    source = weights(plain, "model_best.pth")
+    for flags, is_kept in (((), True), (("--new-decoder",), False)):
+        folder = train(data_root, tmp_path / str(is_kept), *given, *flags)
+        tuned = weights(folder, "model_best.pth")
+        near = {name: torch.allclose(tuned[name], source[name], atol=1e-6) for name in tuned if "weight" in name}
+        assert all(near[name] for name in near if not name.startswith("decoder."))
+        assert {near[f"decoder.{number}.weight"] for number in (0, 3, 6)} == {is_kept}
+        assert ("the decoder's among them" in capsys.readouterr().out) == is_kept
+        assert arguments(folder)["identity"].get("keeps_decoder", False) == is_kept
+
+
+def test_the_rate_of_a_kept_decoder_is_that_of_the_recipe(data_root, plain, tmp_path):
+    given = ("--pretrained", plain / "model_best.pth", "-e", 1)
+    folders = [train(data_root, tmp_path / str(len(flags)), *given, *flags) for flags in ((), ("--new-decoder",))]
+    used = [arguments(folder) for folder in folders]
+    assert [one["recipe_used"]["learning_rate"] for one in used] == [1e-4, 1e-3]
+
+
+def test_a_decoder_of_other_classes_is_not_taken(data_root, plain, tmp_path, capsys):
+    other = checkpoint(plain)
+    other["classmap"]["names"] = other["classmap"]["names"][::-1]
+    torch.save({key: value for key, value in other.items() if key != "digests"}, tmp_path / "other.pth")
+    folder = train(data_root, tmp_path / "out", "--pretrained", tmp_path / "other.pth", "-e", 1)
+    assert "took 37 tensors\n" in capsys.readouterr().out
+    assert "keeps_decoder" not in arguments(folder)["identity"]
+
+
 @pytest.mark.parametrize(("flags", "method"), [((), "rc"), (("--pad",), "pad"), (("--rc",), "rc")])
 def test_series_reach_length_s_as_in_the_pretrained_checkpoint_unless_told(
     data_root, pretrained, tmp_path, capsys, flags, method
 ):
     folder = train(data_root, tmp_path, "--pretrained", pretrained, *flags)
     assert checkpoint(folder)["length_method"] == method
-    assert json.loads((folder / "args.json").read_text())["length_method"] == method
+    assert arguments(folder)["length_method"] == method
     told = f"stnet: series reach length S by rc, as in {pretrained} (--pad: by padding)"
     assert (told in capsys.readouterr().out) == (flags == ())
 
@@ -195,7 +230,7 @@ def test_testing_again_needs_no_settings(data_root, tmp_path, model):
 
 
 def recipe_of(folder) -> dict:
-    return json.loads((folder / "args.json").read_text())["recipe_used"]
+    return arguments(folder)["recipe_used"]
 
 
 def test_few_labels_get_their_recipe_unless_told_otherwise(data_root, plain, tmp_path):

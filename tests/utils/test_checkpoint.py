@@ -245,6 +245,38 @@ def test_the_trunk_of_a_classifier_is_taken_likewise(tmp_path, prefix):
         assert torch.equal(tensor, fresh[name] if name.startswith("decoder.") else own[name]), name
 
 
+CLASSES = ("corn", "rice", "hay")
+
+
+@pytest.mark.parametrize("prefix", ["", "module.encoder_q."])
+@pytest.mark.parametrize(
+    ("told", "asked", "is_taken"),
+    [
+        (CLASSES, CLASSES, True),
+        (CLASSES, CLASSES[::-1], False),
+        (CLASSES, (*CLASSES[:2], "oats"), False),
+        (CLASSES, None, False),
+        (None, CLASSES, False),
+    ],
+)
+def test_the_decoder_is_taken_for_the_same_classes_in_the_same_order(tmp_path, prefix, told, asked, is_taken):
+    source, classifier = (network(seed=seed, num_classes=3) for seed in (1, 2))
+    fresh, own = copied(classifier), source.state_dict()
+    more = {"classmap": {"names": list(told)}} if told else {}
+    path = write(tmp_path / "model.pth", {prefix + name: tensor for name, tensor in own.items()}, **more)
+    taken = load_pretrained(classifier, path, classes=asked)
+    assert taken.has_decoder == is_taken and len(taken.names) == TRUNK + 16 * is_taken
+    for name, tensor in classifier.state_dict().items():
+        expected = fresh if name.startswith("decoder.") and not is_taken else own
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_a_decoder_of_another_shape_is_refused(tmp_path):
+    path = write(tmp_path / "model.pth", network(num_classes=4).state_dict(), classmap={"names": list(CLASSES)})
+    with pytest.raises(CheckpointError, match=r"decoder.6.weight is \(4, 32\), STNet expects \(3, 32\)"):
+        load_pretrained(network(num_classes=3), path, classes=CLASSES)
+
+
 def test_what_the_file_lacks_is_named_and_left_as_initialised(tmp_path):
     source, classifier = moco(), network()
     state = {name: t for name, t in source.state_dict().items() if "inlayernorm" not in name}
