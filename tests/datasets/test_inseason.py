@@ -76,6 +76,7 @@ def test_series_of_a_season_across_new_year_that_begin_after_it_are_told_by_the_
     series = store_of([[366 + 20, 366 + 100], [280, 366 + 30]])
     assert until(series, 366).rows.tolist() == [1]
     assert until(series, 366 + 30).lengths.tolist() == [1, 2]
+    assert until(store_of([[366 + 30], [280, 366 + 30]]), 366).rows.tolist() == [1]
     alone = series.take(np.array([0]))  # nothing tells it from a series of one year
     assert until(alone, 20).lengths.tolist() == [1]
     assert until(store_of([[20, 100], [280, 300]]), 300).lengths.tolist() == [2, 2]

@@ -66,12 +66,12 @@ def test_a_process_that_only_hands_out_work_takes_no_gpu(prepared):
 
 def test_the_options_are_those_of_the_plan(prepared, place):
     job, _, _ = prepared()
-    assert job.plan.options == (1, 1, False) and job.plan.size == 256 and job.plan.within is None
+    assert job.plan.options == (1, 1, False, None) and job.plan.size == 256 and job.plan.within is None
     assert (job.model, job.device, job.classmap) == (str(place / "model.pth"), None, None)
     box = ("--bbox", 500_050, 4_199_700, 500_300, 4_199_960, "--bbox-crs", "EPSG:32614")
     more = ("--min-observations", 2, "--smooth", 5, "--probabilities", place / "p.tif", "--window", 17)
-    job, _, _ = prepared(*box, *more, "--within", place / "crop.tif")
-    assert job.plan.options == (2, 5, True) and job.plan.size == 17
+    job, _, _ = prepared(*box, *more, "--within", place / "crop.tif", "--until-doy", 366)
+    assert job.plan.options == (2, 5, True, 366) and job.plan.size == 17
     assert (job.plan.box.row, job.plan.box.col) == (4, 5)
     assert (job.plan.box.grid.height, job.plan.box.grid.width) == (26, 25)
     assert job.plan.within.path == place / "crop.tif" and job.plan.within.grid == job.plan.images.grid

@@ -26,7 +26,7 @@ from tscls import test as test_command
 from tscls.classifier import load_classifier
 from tscls.evaluation import scores_on
 from tscls.inseason import choose_day
-from tscls.resume import check_state, state_for
+from tscls.resume import check_state, state_for, told_series
 from utils.checkpoint import CheckpointError
 from utils.errors import UsageError
 from utils.runtime.distributed import World
@@ -176,9 +176,11 @@ def test_a_run_is_that_on_series_that_end_with_the_day(model, flags, data_root, 
 
 
 def test_every_day_has_a_run_that_says_it(season, data_root):
+    splits = open_labelled(data_root, 2019, Selection(use_all=True))
     for folder, day in zip(season, (250, DAY), strict=True):
         arguments = json.loads((folder / "args.json").read_text())
         assert arguments["until_doy"] == arguments["identity"]["until_doy"] == day
+        assert arguments["identity"]["data"] == told_series([until(part, day) for part in splits[:2]])
         assert load_classifier(folder, "cpu").until == day
         assert [(row["year"], row["until_doy"]) for row in rows(folder, "testlog.csv")] == [
             ("2019", str(day)),
