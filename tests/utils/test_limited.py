@@ -60,6 +60,18 @@ def test_what_takes_too_long_is_ended_and_the_next_call_works():
     assert call(os.getpid, seconds=5) != first
 
 
+def test_the_limit_holds_where_the_caller_ignores_its_signal():
+    before = signal.signal(signal.SIGPROF, signal.SIG_IGN)
+    try:
+        with pytest.raises(Exceeded, match="of computing"):
+            call(spin, 2, seconds=0.2)
+        names = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"
+        found = call(eval, f"[__import__('os').environ[name] for name in {names}]", seconds=5)
+        assert found == ["1", "1"]  # threads take address space
+    finally:
+        signal.signal(signal.SIGPROF, before)
+
+
 def test_waiting_and_earlier_calls_do_not_count():
     for _ in range(3):
         assert call(spin, 0.2, seconds=0.4) == "done"
