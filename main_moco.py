@@ -199,7 +199,7 @@ def pretrain(args: argparse.Namespace, world: World, requests: Requests) -> None
     with world.main_first():
         ensure_default(args.datapath)
         series = open_pool(args.datapath, args.year, selection, has_labels=has_labels)
-    labels = Selection(args.probe_num, args.nclasses, args.seed)
+    labels = Selection(args.probe_num, args.nclasses, args.seed, skip_bad=args.skip_bad)
     probe = EpochProbe(args.probe, args.year, labels, every=args.probe_every, rc=args.rc)
     streams = RandomStreams(args.seed, world.device, world.rank)
     data = PretrainingData(series, args.batchsize, streams, world, args.workers, has_labels=has_labels)

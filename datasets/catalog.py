@@ -107,7 +107,7 @@ def open_unlabelled(
 ) -> SeriesSet:
     """The unlabelled series of a year: all of them, or `num` drawn by the seed; `skip_bad` as of a Selection."""
     folder = _year_folder(datapath, year)
-    series = screened(SeriesSet.whole(_find_unlabelled(folder, skip_bad)), "unlabelled", skip_bad)
+    series = screened(SeriesSet.whole(_find_unlabelled(folder, skip_bad, check_days=False)), "unlabelled", skip_bad)
     if num is not None:
         series = series.take(budget.draw_natural(len(series), num, seed, "unlabelled", where=f"{folder}: unlabelled"))
     _log_source("unlabelled", series)
@@ -181,7 +181,7 @@ def _find_labelled(folder: Path, split: str, selection: Selection) -> _Found:
     """A split's series with checked labels; a file made for the selection's budget and seed comes first."""
     wants_exact = not (selection.use_all or selection.is_filtered)
     if (folder / split / "meta.json").is_file():
-        found = _Found(SeriesSet.whole(Store.open(folder / split)), is_exact=False)
+        found = _Found(SeriesSet.whole(Store.open(folder / split, check_days=False)), is_exact=False)
     elif wants_exact and (file := _exact_file(folder, split, selection)).is_file():
         found = _Found(SeriesSet.whole(published.npy_store(file, skip_bad=selection.skip_bad)), is_exact=True)
     else:
@@ -219,9 +219,9 @@ def _published_pool(folder: Path, split: str, nclasses: int, skip_bad: bool) -> 
     )
 
 
-def _find_unlabelled(folder: Path, skip_bad: bool) -> Store:
+def _find_unlabelled(folder: Path, skip_bad: bool, *, check_days: bool = True) -> Store:
     if (folder / "unlabelled" / "meta.json").is_file():
-        return Store.open(folder / "unlabelled")
+        return Store.open(folder / "unlabelled", check_days=check_days)
     preferred = [folder / "npy" / f"Unsupervised_{name}.npy" for name in ("All", "mini_All")]
     for file in (*preferred, *sorted((folder / "npy").glob("Unsupervised*.npy"))):
         if file.is_file():

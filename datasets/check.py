@@ -87,7 +87,7 @@ def _split(split: str, series: SeriesSet, classmap: ClassMap | None) -> Iterator
         yield f"  {PROBLEM}{bad['series']:,} of {bad['of']:,} series cannot be used, the first: {bad['first']}"
     if len(store.absurd):
         first = int(store.absurd[0])
-        reason = f"series {first}, {checks.say_absurd(store.series(first)[0])}"
+        reason = f"series {first}, {checks.say_absurd(*store.series(first))}"
         yield f"  {PROBLEM}{len(store.absurd):,} series were never measured, the first: {reason}"
 
 

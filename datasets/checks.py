@@ -82,8 +82,16 @@ def are_absurd(bands: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return (low < LOWEST) | (low == high)
 
 
-def say_absurd(bands: np.ndarray) -> str:
-    """What is absurd about a series, (T, 10)."""
+def have_good_days(doy: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Which series have whole days of year from 1 to 366 in time order alone."""
+    good = are_days(doy) & are_in_time_order(doy, lengths)
+    return np.logical_and.reduceat(good, np.cumsum(lengths) - lengths)
+
+
+def say_absurd(bands: np.ndarray, doy: np.ndarray) -> str:
+    """What is wrong with a series, (T, 10) and (T,), that is absurd or whose days are not good."""
+    if found := _bad_day(doy, np.array([len(doy)])):
+        return f"observation {found[0]}: {found[1]}"
     if (low := np.argwhere(bands < LOWEST)).size:
         row, band = low[0]
         return f"observation {row}: {BANDS[band]} is {bands[row, band]}; expected {LOWEST} or more"
@@ -92,17 +100,17 @@ def say_absurd(bands: np.ndarray) -> str:
 
 def check_days(doy: np.ndarray, lengths: np.ndarray, where: str, first: int = 0) -> None:
     """All of `doy` (M,) are whole days from 1 to 366, in time order inside a series (see `are_in_time_order`)."""
-    good = are_days(doy)
-    if not good.all():
-        row = np.flatnonzero(~good)[0]
-        raise DataError(f"{where}: {_observation(row, lengths, first)}: day of year is {doy[row]}; expected {DAY}")
-    ordered = are_in_time_order(doy, lengths)
-    if not ordered.all():
-        row = np.flatnonzero(~ordered)[0]
-        raise DataError(
-            f"{where}: {_observation(row, lengths, first)}: day of year {doy[row]} follows {doy[row - 1]};"
-            f" expected {TIME_ORDER}"
-        )
+    if found := _bad_day(doy, lengths):
+        raise DataError(f"{where}: {_observation(found[0], lengths, first)}: {found[1]}")
+
+
+def _bad_day(doy: np.ndarray, lengths: np.ndarray) -> tuple[int, str] | None:
+    """The row of the first day that is none, else of the first out of order, and what is wrong with it."""
+    if (rows := np.flatnonzero(~are_days(doy))).size:
+        return int(rows[0]), f"day of year is {doy[rows[0]]}; expected {DAY}"
+    if (rows := np.flatnonzero(~are_in_time_order(doy, lengths))).size:
+        return int(rows[0]), f"day of year {doy[rows[0]]} follows {doy[rows[0] - 1]}; expected {TIME_ORDER}"
+    return None
 
 
 def check_labels(labels: np.ndarray, num_classes: int | None, where: str, first: int = 0) -> None:

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def screened(series: SeriesSet, split: str, skip_bad: bool) -> SeriesSet:
-    """The series without those that were never measured (`checks.are_absurd`), which are an error unless `skip_bad`.
+    """The series without those of `Store.absurd`, which are an error unless `skip_bad`.
 
     What is left out is counted in a warning, with those that could not be brought into the store.
 
@@ -37,7 +37,7 @@ def screened(series: SeriesSet, split: str, skip_bad: bool) -> SeriesSet:
     if not bad.any():
         return series
     number = int(series.rows[bad.argmax()])
-    first = f"{store.source}: series {number}, {checks.say_absurd(store.series(number)[0])}"
+    first = f"{store.source}: series {number}, {checks.say_absurd(*store.series(number))}"
     if not skip_bad:
         raise DataError(f"{first} ({int(bad.sum()):,} of {len(series):,} {split} series are like that); {REMEDY}")
     logger.warning("%s: %d of %d series are left out, the first: %s", split, bad.sum(), len(series), first)

@@ -19,7 +19,7 @@ import copyreg
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -49,17 +49,22 @@ class Store:
         self.bands, self.doy, self.offsets = bands, doy, offsets
 
     @classmethod
-    def open(cls, path: str | Path, source: str | None = None) -> Store:
-        """Map the store at `path`; DataError if it is not a store, is unfinished, or its files disagree."""
+    def open(cls, path: str | Path, source: str | None = None, *, check_days: bool = True) -> Store:
+        """Map the store at `path`; DataError if it is not a store, is unfinished, or its files disagree.
+
+        Days of year are checked when they are read, or, without `check_days`, by `datasets.screening`.
+        """
         path = Path(path)
         meta = storefiles.read_meta(path)
-        store = cls(path, source or str(path), meta, *storefiles.map_arrays(path, source or str(path), meta))
+        arrays = storefiles.map_arrays(path, source or str(path), meta, check_days=check_days)
+        store = cls(path, source or str(path), meta, *arrays)
+        store._check_days = check_days
         _ = store.offsets[0], store.offsets[-1]  # which are checked so
         return store
 
     def __reduce__(self):
         if isinstance(self.bands, CheckedArray):
-            return Store.open, (self.path, self.source)
+            return partial(Store.open, check_days=self._check_days), (self.path, self.source)
         return copyreg.__newobj__, (Store,), vars(self)
 
     def __len__(self) -> int:
@@ -95,14 +100,16 @@ class Store:
 
     @cached_property
     def absurd(self) -> np.ndarray:
-        """Numbers of the series that were never measured (`checks.are_absurd`), sorted; found at the first use."""
+        """Numbers of the series that were never measured (`checks.are_absurd`) or whose days of year are no days or
+        out of order, sorted; found at the first use."""
         if self.meta.get("absurd") == 0:
             return np.empty(0, dtype=np.int64)
         found = []
         for first in range(0, len(self), CHUNK):
             offsets = np.asarray(self.offsets[first : first + CHUNK + 1])
-            bands = self.bands[offsets[0] : offsets[-1]]
-            found.append(first + np.flatnonzero(checks.are_absurd(bands, np.diff(offsets))))
+            rows, lengths = slice(offsets[0], offsets[-1]), np.diff(offsets)
+            are_good = ~checks.are_absurd(self.bands[rows], lengths) & checks.have_good_days(self.doy[rows], lengths)
+            found.append(first + np.flatnonzero(~are_good))
         return np.concatenate(found)
 
     @cached_property

@@ -81,11 +81,13 @@ def _note_no_checksums(path: Path) -> None:
     )
 
 
-def map_arrays(path: Path, source: str, meta: dict) -> tuple[CheckedArray, CheckedArray, CheckedArray]:
+def map_arrays(
+    path: Path, source: str, meta: dict, *, check_days: bool = True
+) -> tuple[CheckedArray, CheckedArray, CheckedArray]:
     """Bands, days of year and offsets of the store at `path`, none of whose rows has been read.
 
     DataError, at once, for a file that is no such array or of another size; when rows of it are read, for rows that
-    are not those that were written, days of year outside 1-366, and offsets that do not increase.
+    are not those that were written, with `check_days` days of year outside 1-366, and offsets that do not increase.
     """
     arrays = []
     for name, (dtype, row_shape) in ARRAYS.items():
@@ -97,7 +99,8 @@ def map_arrays(path: Path, source: str, meta: dict) -> tuple[CheckedArray, Check
     for name, array, count in zip(ARRAYS, arrays, counts, strict=True):
         if len(array) != count:
             raise DataError(f"{path}: {name} counts {len(array)}, meta.json says {count}; {AGAIN}")
-    are_plausible = (None, partial(_check_days, path, arrays[2]), partial(_check_offsets, path, meta))
+    days = partial(_check_days, path, arrays[2]) if check_days else None
+    are_plausible = (None, days, partial(_check_offsets, path, meta))
     return tuple(
         CheckedArray(array, partial(_check_block, path / name, remedy(path, source), meta, check))
         for name, array, check in zip(ARRAYS, arrays, are_plausible, strict=True)

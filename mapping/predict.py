@@ -14,7 +14,6 @@ windows in map.tif.parts/, and the same command continues it.
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import sys
 import time
@@ -44,11 +43,9 @@ from tscls.classifier import Classifier, load_classifier
 from tscls.inseason import choose_day
 from tscls.prior import check_prior
 from utils.errors import UsageError, exit_cleanly
-from utils.files import PARTIAL, write_text
+from utils.files import FULL, PARTIAL, write_text
 from utils.results import figures
 from utils.runtime import distributed
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @exit_cleanly
@@ -63,6 +60,8 @@ def main(argv: list[str] | None = None) -> None:
         made_of[PRIOR] = shares_of_map(args.prior, job.plan, classifier, parts, made_of)
         job = job._replace(there=made_of[PRIOR].get("shares"))
         job.adjust(classifier)
+        if args.merge and not parts.manifest.exists():
+            raise UsageError(f"{parts.folder}: no such folder; run the commands with --part before --merge")
         parts.start(made_of, args.overwrite)
         if parts.is_finished():
             parts.remove()

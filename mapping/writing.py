@@ -18,10 +18,10 @@ from datasets.imagery.grid import Grid
 from datasets.optional import need
 from mapping.legend import CLASSES_TAG, classes_tag
 from mapping.parts import Parts
-from mapping.running import MapInterrupted
 from mapping.styles import palette
 from mapping.tiff import unmark_alpha
 from mapping.windows import NO_PER_CENT, Plan
+from utils.files import cannot_write
 
 TILE = 512  # pixels along a side of a tile
 BANDS = ("class code", "confidence, per cent")
@@ -32,7 +32,7 @@ def write_map(plan: Plan, parts: Parts, path: Path, tags: dict[str, str]) -> dic
     """Write the map to `path` and return its counts of pixels, `outside`, `few` and `classified`, and by class.
 
     Raises:
-        DataError: a part is missing. MapInterrupted: GDAL cannot write the file.
+        DataError: a part is missing. WriteError: the file cannot be written, or there is no room for it.
     """
     counts, by_code = Counter(), np.zeros(plan.no_data + 1, np.int64)
 
@@ -80,26 +80,27 @@ def _geotiff(plan: Plan, parts: Parts, path: Path, count: int, dtype: str, no_da
     profile = {"driver": "GTiff", "tiled": True, "blockxsize": TILE, "blockysize": TILE, "bigtiff": "IF_SAFER"}
     profile |= {"count": count, "dtype": dtype, "nodata": no_data, "crs": grid.crs, "transform": grid.transform}
     failures = (rasterio.errors.RasterioError, need("rasterio._err").CPLE_BaseError)
-    _check_space(plan, path, count * np.dtype(dtype).itemsize)
+    size = _size(plan, count * np.dtype(dtype).itemsize)
+    if size > disk_usage(path.parent).free:
+        raise cannot_write(path, size)
     try:
         with _without_stderr(), rasterio.Env(GDAL_PAM_ENABLED=False):
             with rasterio.open(plain, "w", height=grid.height, width=grid.width, **profile) as file:
                 yield file
             copy(plain, path, driver="COG", **COPY)
-            _compare(plain, path, grid)
+            if not _same(plain, path, grid):
+                raise cannot_write(path, size, why="it was written incompletely")
     except failures as error:
         reason = " ".join(str(error.__cause__ or error).split())
-        raise MapInterrupted(f"{path}: cannot be written ({reason}), is the disk full?") from None
+        raise cannot_write(path, size, why=reason) from None
     finally:
         with suppress(OSError):
             plain.unlink()
 
 
-def _check_space(plan: Plan, path: Path, pixel_bytes: int) -> None:
-    """The plain file, and a copy with overviews that does not get smaller in the worst case."""
-    needed, free = int(2.4 * plan.box.grid.height * plan.box.grid.width * pixel_bytes), disk_usage(path.parent).free
-    if needed > free:
-        raise MapInterrupted(f"{path.parent}: {free / 1e9:.2f} GB are free, the map may need {needed / 1e9:.2f}")
+def _size(plan: Plan, pixel_bytes: int) -> int:
+    """Bytes of the plain file, and of a copy with overviews that does not get smaller in the worst case."""
+    return int(2.4 * plan.box.grid.height * plan.box.grid.width * pixel_bytes)
 
 
 @contextmanager
@@ -116,10 +117,9 @@ def _without_stderr() -> Iterator[None]:
         os.close(nothing)
 
 
-def _compare(plain: Path, path: Path, grid: Grid) -> None:
-    """GDAL does not report every write that fails."""
+def _same(plain: Path, path: Path, grid: Grid) -> bool:
+    """Whether the copy holds what the plain file does: GDAL does not report every write that fails."""
     rasterio = need("rasterio")
     with rasterio.open(plain) as one, rasterio.open(path) as other:
-        for window in grid.windows(4 * TILE):
-            if not np.array_equal(one.read(window=window), other.read(window=window)):
-                raise MapInterrupted(f"{path}: was written incompletely, is the disk full?")
+        windows = grid.windows(4 * TILE)
+        return all(np.array_equal(one.read(window=window), other.read(window=window)) for window in windows)

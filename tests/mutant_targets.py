@@ -21,6 +21,7 @@ TARGETS = {
     "utils/locks.py": ("tests/utils/test_locks.py", "tests/utils/test_folders.py"),
     "utils/results/folders.py": ("tests/utils/test_folders.py", "tests/scripts/test_two_at_once.py"),
     "utils/results/tensorboard.py": ("tests/utils/test_logs.py", "tests/scripts/test_full_disks.py"),
+    "utils/runtime/limited.py": ("tests/utils/test_limited.py",),
     "utils/schedule.py": ("tests/utils/test_schedule.py", *_MOCO),
     "moco/loss.py": ("tests/moco/test_loss.py", "tests/moco/test_moco.py"),
     "moco/loader.py": ("tests/moco/test_loader.py", *_MOCO),

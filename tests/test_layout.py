@@ -17,7 +17,14 @@ MAY_IMPORT = {
     "mapping": {"mapping", "tscls", "datasets", "models", "utils"},
     "moco": {"moco", "datasets", "utils"},
     "models": {"models", "utils.errors"},
-    "datasets": {"datasets", "utils.errors", "utils.files", "utils.locks", "utils.runtime.ahead"},
+    "datasets": {
+        "datasets",
+        "utils.errors",
+        "utils.files",
+        "utils.locks",
+        "utils.runtime.ahead",
+        "utils.runtime.limited",
+    },
     "utils": {"utils"},
 }
 FILES = sorted(

@@ -31,6 +31,8 @@ WHOLE = {"atomic_write", "atomic_folder", "TemporaryDirectory", "_new_folder"}  
 BUFFERS = {"BytesIO", "StringIO"}
 ALLOWED = {  # the function, and why it writes without utils/files.py
     "utils/locks.py:acquire": "a lock file is no content",
+    "utils/runtime/limited.py:call": "to a pipe",
+    "utils/runtime/limited.py:serve": "to a pipe",
     "utils/results/tensorboard.py:Scalars.__init__": "grows as events come; its last record may be cut off",
     "datasets/download.py:_transfer": "a .part file, from which a broken transfer resumes; verified and then renamed",
     "datasets/npyfile.py:NpyAppender.__init__": "in the folder of a StoreWriter, which is atomic",

@@ -172,7 +172,7 @@ def naming(path: Path, partial: Path, size: int = 0) -> Iterator[None]:
         code = getattr(error, "errno", None) or (ENOSPC if _is_full(partial.parent) else None)  # GDAL's have no number
         if code in UNWRITABLE:
             size = max(size, _size(partial), _size(path))
-            raise WriteError(code, _reason(code, path.parent, size), str(path)) from None
+            raise cannot_write(path, size, code) from None
         if file is None:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from None
@@ -185,13 +185,16 @@ def _is_full(folder: Path) -> bool:
         return False
 
 
-def _reason(code: int, folder: Path, size: int) -> str:
-    told = f"cannot be written ({os.strerror(code)}); it needs {max(size, 1):,} bytes"
+def cannot_write(path: Path, size: int, code: int = ENOSPC, why: str = "") -> WriteError:
+    """The error for a file of ``size`` bytes; ``why``: what a library says that gives no number of the system's."""
+    told = f"cannot be written ({why or os.strerror(code)}); it needs {max(size, 1):,} bytes"
     if code in FULL:
         with suppress(OSError):
-            told += f", {shutil.disk_usage(folder).free:,} are free"
-        return f"{told}; make room there and run the same command again"
-    return f"{told} in a folder that can be written to"
+            told += f", {shutil.disk_usage(path.parent).free:,} are free"
+        told += "; make room there and run the same command again"
+    else:
+        told += " in a folder that can be written to"
+    return WriteError(code, told, str(path))
 
 
 def _size(path: Path) -> int:

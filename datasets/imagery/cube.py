@@ -1,8 +1,11 @@
-"""NetCDF files and Zarr stores: which they are, opening them with xarray, and reading a part of some of their bands."""
+"""NetCDF files and Zarr stores: which they are, opening them with xarray, and reading a part of some of their bands.
+
+HDF5, which is below NetCDF, loops or takes all memory over some damage: such files are only read by `apart`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +15,7 @@ import numpy as np
 from datasets.errors import DataError
 from datasets.imagery.raster import Header, bad_file
 from datasets.optional import need
+from utils.runtime import limited
 
 SUFFIXES = (".nc", ".nc4", ".cdf", ".h5")
 ZARR = (".zgroup", ".zarray", "zarr.json")
@@ -22,6 +26,8 @@ AXES = {
     "x": ("x", "lon", "longitude", "easting"),
 }
 WHAT = "reading a NetCDF or Zarr cube"
+SECONDS, RATE = 3, 4 << 20  # of computing that a call may take, and bytes of its file for which it may take 1 s more
+LIBRARIES = ("xarray", "h5netcdf", "scipy.io", "rasterio")
 
 
 class Cube(NamedTuple):
@@ -66,7 +72,24 @@ def guarded(file: Path | str):
         raise bad_file(file, error) from None
 
 
-def open_cube(file: Path):
+_kept: dict[Path, tuple] = {}  # the cubes that this process keeps open, each with what its file was then
+
+
+def open_cube(file: Path, *, anew: bool = True):
+    """Open a cube and keep it open; without `anew`, take the one that is open if its file is still the same.
+
+    One that is open is closed first: HDF5 would take what it holds for what is in the file now.
+    """
+    stat = file.stat()
+    version = stat.st_ino, stat.st_size, stat.st_mtime_ns
+    if file in _kept and (anew or _kept[file][0] != version):
+        _kept.pop(file)[1].close()
+    if file not in _kept:
+        _kept[file] = version, _open(file)
+    return _kept[file][1]
+
+
+def _open(file: Path):
     xarray = need("xarray", WHAT)
     settings = {"mask_and_scale": False, "decode_coords": "all"}  # values as they are stored
     if file.is_dir():
@@ -74,45 +97,69 @@ def open_cube(file: Path):
         return xarray.open_zarr(file, chunks=None, **settings)
     with open(file, "rb") as start:
         classic = start.read(3) == b"CDF"
-    need("scipy" if classic else "h5netcdf", WHAT)
-    return xarray.open_dataset(file, engine="scipy" if classic else "h5netcdf", **settings)
+    if classic:
+        need("scipy", WHAT)
+        return xarray.open_dataset(file, engine="scipy", **settings)
+    need("h5netcdf", WHAT)
+    unlocked = {"locking": False}  # so that another program may replace it while it is kept open
+    return xarray.open_dataset(file, engine="h5netcdf", driver_kwds=unlocked, **settings)
 
 
 def axis_of(array, axis: str) -> str | None:
     return next((dim for dim in array.dims if str(dim).lower() in AXES[axis]), None)
 
 
-class CubeFiles:
-    """Reads parts of cubes, which it keeps open."""
+def apart(file: Path, function: Callable, *args):
+    """What `function(*args)` gives, which reads `file`; if that is NetCDF, in a process with limits.
 
-    def __init__(self):
-        self._open: dict[str, object] = {}
-
-    def read(self, header: Header, bands: Sequence[int], part) -> tuple[np.ndarray, None]:
-        """Values (n, h, w) of some bands (layers at times) in `part` (a Nearest). BadFile names what cannot be read."""
-        cube = header.cube
-        time, layer = np.divmod(np.asarray(bands), len(cube.layers))
-        dtype = np.result_type(*(header.dtypes[band] for band in bands))
-        values = np.empty((len(bands), part.height, part.width), dtype)
-        with guarded(header.path):
-            if header.path not in self._open:
-                self._open[header.path] = open_cube(Path(header.path))
-            data = self._open[header.path]
-            for name in dict.fromkeys(cube.layers[i][0] for i in layer):
-                mine = np.flatnonzero([cube.layers[i][0] == name for i in layer])
-                places = np.array([cube.layers[i][1] or 0 for i in layer[mine]])
-                values[mine] = _block(data[name], cube.axes, time[mine], places, part)
-        return values, None
+    BadFile names a file that exceeds them; the limit of time grows with its size.
+    """
+    if file.is_dir():
+        return function(*args)
+    try:
+        return limited.call(function, *args, seconds=SECONDS + file.stat().st_size / RATE, modules=LIBRARIES)
+    except limited.Exceeded as error:
+        raise bad_file(file, f"reading it {error}") from None
 
 
-def _block(array, axes: dict[str, str | None], times: np.ndarray, places: np.ndarray, part) -> np.ndarray:
+def read_part(header: Header, bands: Sequence[int], part) -> np.ndarray:
+    """Values (n, h, w) of some bands (layers at times) in `part` (a Nearest). BadFile names what cannot be read."""
+    cube, file = header.cube, Path(header.path)
+    time, layer = np.divmod(np.asarray(bands), len(cube.layers))
+    dtype = np.result_type(*(header.dtypes[band] for band in bands))
+    layers, box = [cube.layers[i] for i in layer], Box(part.top, part.left, part.height, part.width)
+    return apart(file, _read, file, cube.axes, time, layers, dtype, box)
+
+
+class Box(NamedTuple):
+    """A part of a plane, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def _read(file: Path, axes: dict[str, str | None], time: np.ndarray, layers: Sequence, dtype, box: Box) -> np.ndarray:
+    """Values (n, h, w) of n layers, each at its time."""
+    values = np.empty((len(layers), box.height, box.width), dtype)
+    names, places = [name for name, _ in layers], np.array([place or 0 for _, place in layers])
+    with guarded(file):
+        data = open_cube(file, anew=False)
+        for name in dict.fromkeys(names):
+            mine = np.flatnonzero([one == name for one in names])
+            values[mine] = _block(data[name], axes, time[mine], places[mine], box)
+    return values
+
+
+def _block(array, axes: dict[str, str | None], times: np.ndarray, places: np.ndarray, box: Box) -> np.ndarray:
     """(n, h, w) of a variable at n pairs of time and place; read as one block of all times and places."""
     some_times, some_places = np.unique(times), np.unique(places)
     chosen = {
         axes["time"]: _as_slice(some_times),
         axes["band"]: _as_slice(some_places),
-        axes["y"]: slice(part.top, part.top + part.height),
-        axes["x"]: slice(part.left, part.left + part.width),
+        axes["y"]: slice(box.top, box.top + box.height),
+        axes["x"]: slice(box.left, box.left + box.width),
     }
     order = [axes[axis] for axis in ("time", "band", "y", "x") if axes[axis] in array.dims]
     chosen = {dim: index for dim, index in chosen.items() if dim in array.dims}

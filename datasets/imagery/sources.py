@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from datasets.imagery.cube import CubeFiles
+from datasets.imagery import cube
 from datasets.imagery.grid import Grid, Nearest, Sampler
 from datasets.imagery.image import Image, Layer
 from datasets.imagery.raster import Header, RasterFiles
@@ -23,7 +23,7 @@ class Sources:
         self._start()
 
     def _start(self) -> None:
-        self._process, self._rasters, self._cubes = os.getpid(), RasterFiles(), CubeFiles()
+        self._process, self._rasters = os.getpid(), RasterFiles()
 
     def __reduce__(self):
         return Sources, ()
@@ -34,11 +34,11 @@ class Sources:
 
     def read(self, header: Header, bands: Sequence[int], part) -> tuple[np.ndarray, np.ndarray | None]:
         """Values (n, h, w) of bands (from 0) in a part of a file, and where its mask says valid (`None`: no mask)."""
+        if header.cube is not None:
+            return cube.read_part(header, bands, part), None
         if self._process != os.getpid():  # a fork would share the positions in the parent's open files
             self._start()
-        if header.cube is None:
-            return self._rasters.read(header, bands, part)
-        return self._cubes.read(header, bands, part)
+        return self._rasters.read(header, bands, part)
 
 
 class WindowReader:

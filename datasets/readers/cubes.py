@@ -10,7 +10,7 @@ import numpy as np
 
 from datasets.bands import BANDS
 from datasets.errors import DataError
-from datasets.imagery.cube import AXES, WHAT, Cube, axis_of, guarded, open_cube
+from datasets.imagery.cube import AXES, WHAT, Cube, apart, axis_of, guarded, open_cube
 from datasets.imagery.dates import find_date
 from datasets.imagery.grid import Grid
 from datasets.imagery.image import Draft, Layer
@@ -23,6 +23,10 @@ TAGS = ("s2:processing_baseline", "processing_baseline", "earthsearch:boa_offset
 
 def read(file: Path, bands: Sequence[str] | None) -> tuple[Header, list[Draft]]:
     """The header of a cube and its images, one a time; `bands` overrules the names of its bands."""
+    return apart(file, _read, file, bands)
+
+
+def _read(file: Path, bands: Sequence[str] | None) -> tuple[Header, list[Draft]]:
     with guarded(file):
         data = open_cube(file)
         names = [name for name, array in data.data_vars.items() if axis_of(array, "y") and axis_of(array, "x")]

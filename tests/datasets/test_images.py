@@ -18,6 +18,7 @@ from rasterio.windows import Window
 
 from datasets.bands import BANDS
 from datasets.errors import DataError
+from datasets.imagery.raster import BadFile
 from datasets.images import add_arguments, open_from, open_images
 from datasets.season import Season
 from tests.conftest import SHARED, needs_shared
@@ -37,6 +38,7 @@ from tests.support.image_files import (
     write_tif,
 )
 from utils.errors import Parser
+from utils.runtime import limited
 
 YEAR = Season.of(2019)
 
@@ -652,6 +654,38 @@ def test_a_broken_cube_is_named(tmp_path):
     truncated(tmp_path / "cube.nc", 0.5)
     with pytest.raises(DataError, match="cube.nc: cannot be read, it is corrupt or truncated"):
         whole(open_images(tmp_path))
+
+
+def test_a_cube_that_takes_too_long_is_named_or_left_out(tmp_path, monkeypatch):
+    scene = make_scene(13, days=2)
+    for t, day in enumerate(scene.dates):
+        data = cube(scene, by_band=True).isel(time=t).drop_vars("time")
+        data.to_netcdf(tmp_path / f"{day}.nc", engine="h5netcdf")
+    slow = tmp_path / f"{scene.dates[0]}.nc"
+    with open(slow, "ab") as file:
+        file.write(b"\0" * 1000)
+    usual, given = limited.call, {}
+
+    def call(function, file, *args, seconds, modules):
+        given.setdefault(file.name, []).append(seconds)
+        return usual(function, file, *args, seconds=1e-6 if file == slow else seconds, modules=modules)
+
+    monkeypatch.setattr(limited, "call", call)
+    with pytest.raises(BadFile, match=f"{slow.name}: cannot be read, .*reading it took more than 1e-06 s of computing"):
+        open_images(tmp_path)
+    images = open_images(tmp_path, skip_bad=True)
+    assert whole(images).doy.tolist() and images.dates == [scene.dates[1]]
+    assert "took more than" in images.skipped[0]
+    for name, seconds in given.items():
+        assert set(seconds) == {3 + (tmp_path / name).stat().st_size / (4 << 20)}
+    assert given[slow.name] and len(given[f"{scene.dates[1]}.nc"]) > 2  # header and parts
+
+
+def test_a_cube_that_another_one_has_replaced_is_read_again(tmp_path):
+    for seed in (13, 14):
+        scene = make_scene(seed)
+        write_netcdf(tmp_path, scene)
+        same(whole(open_images(tmp_path)), scene.pixels())
 
 
 def test_a_raster_without_a_crs_is_named(tmp_path):

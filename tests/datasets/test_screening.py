@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -57,8 +59,22 @@ def test_fill_values_and_series_without_a_signal_are_absurd():
     bands[3, 9] = -2001
     bands[4:6] = 77
     assert checks.are_absurd(bands, lengths).tolist() == [False, True, True, False]
-    assert checks.say_absurd(bands[1:4]) == "observation 2: swir2 is -2001; expected -2000 or more"
-    assert checks.say_absurd(bands[4:6]) == "all values of all bands are 77; expected measurements"
+    days = np.arange(1, 8)
+    assert checks.say_absurd(bands[1:4], days[:3]) == "observation 2: swir2 is -2001; expected -2000 or more"
+    assert checks.say_absurd(bands[4:6], days[:2]) == "all values of all bands are 77; expected measurements"
+
+
+def test_days_that_are_none_or_out_of_order_are_found_by_series():
+    doy, lengths = np.array([5, 0, 9, 7, 8, 9, 300, 350, 366, 367, 40]), np.array([2, 1, 2, 3, 2, 1])
+    assert checks.have_good_days(doy, lengths).tolist() == [False, True, True, True, False, True]
+    doy[5:8] = 20, 300, 250
+    assert checks.have_good_days(doy, lengths).tolist() == [False, True, True, False, False, True]
+    bands = np.arange(30).reshape(3, 10)
+    expected = "observation 2: day of year 250 follows 300; expected time order"
+    assert checks.say_absurd(bands, doy[5:8]).startswith(expected)
+    assert checks.say_absurd(bands[:2], doy[8:10]) == (
+        "observation 1: day of year is 367; expected a whole number from 1 to 366"
+    )
 
 
 def test_a_store_counts_them_when_it_is_written_and_finds_them_where_it_was_not(tmp_path, monkeypatch):
@@ -108,6 +124,43 @@ def test_they_are_left_out_and_counted(tmp_path, caplog, old):
     with pytest.raises(DataError, match="1 of 6 eval series"):
         open_eval(tmp_path, 2019, ALL)
     assert len(open_split(tmp_path, 2019, "eval")) == 6  # which predicts whatever is there
+
+
+def with_wrong_days(path: Path, series: list[np.ndarray]) -> Path:
+    """A store without checksums; a day of series 2 is 367, and the days of series 4 are out of order."""
+    store_of(path, series, [i % 3 for i in range(len(series))])
+    first = np.cumsum([0, *map(len, series)])
+    doy = np.load(path / "doy.npy")
+    doy[first[2] + 1] = 367
+    doy[first[4] : first[5]] = doy[first[4] : first[5]][::-1].copy()
+    np.save(path / "doy.npy", doy)
+    return without_checksums(path)
+
+
+def test_days_are_screened_where_no_checksums_tell_that_they_are_good(tmp_path, caplog):
+    path, series = tmp_path / "2019" / "train", good(8)
+    for split in ("train", "valid", "eval", "unlabelled"):
+        with_wrong_days(path.with_name(split), series)
+    message = (
+        "series 2, observation 1: day of year is 367; expected a whole number from 1 to 366 (2 of 8 {} series are like"
+        " that); mend them, or leave them out with --skip-bad"
+    )
+    with pytest.raises(DataError, match=re.escape(f"{path}: {message.format('train')}")):
+        open_labelled(tmp_path, 2019, ALL)
+    with pytest.raises(DataError, match=re.escape(f"{path.with_name('unlabelled')}: {message.format('unlabelled')}")):
+        open_unlabelled(tmp_path, 2019)
+    found = [
+        *open_labelled(tmp_path, 2019, ALL._replace(skip_bad=True)),
+        open_unlabelled(tmp_path, 2019, skip_bad=True),
+    ]
+    for part in [*found, *pickle.loads(pickle.dumps(found))]:
+        assert part.rows.tolist() == [0, 1, 3, 5, 6, 7]
+        for row in part.rows:
+            np.testing.assert_array_equal(part.store.series(row)[1], series[row][:, -1])
+    assert sum("2 of 8 series are left out, the first: " in line for line in caplog.messages) == 4
+    for split in ("train", "unlabelled"):  # which are not screened
+        with pytest.raises(DataError, match="series 2, observation 1: day of year is 367"):
+            np.asarray(open_split(tmp_path, 2019, split).store.doy)
 
 
 def test_nothing_left_is_an_error(tmp_path):

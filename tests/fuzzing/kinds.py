@@ -29,8 +29,7 @@ class Kind(NamedTuple):
     """`build` fills a folder with files, by a seed; `read` gives what our programs take from them.
 
     is_verified: the files have checksums, so that no change stays unseen; needs: libraries beyond the core; damaged:
-    the end of the names of the files that are damaged; is_bounded: False where a library that we use is known to take
-    endless time or memory over some damage.
+    the end of the names of the files that are damaged.
     """
 
     name: str
@@ -39,7 +38,6 @@ class Kind(NamedTuple):
     is_verified: bool
     needs: tuple[str, ...] = ()
     damaged: str = ""
-    is_bounded: bool = True
 
 
 # ---- stores
@@ -348,7 +346,7 @@ KINDS = {
         Kind("GeoTIFF, compressed", _build_tif("GTiff", "image.tif"), _read_tif("image.tif"), False, RASTERIO),
         Kind("JPEG 2000", _build_tif("JP2OpenJPEG", "image.jp2"), _read_tif("image.jp2"), False, RASTERIO),
         Kind("virtual raster", _build_vrt, _read_tif("image.vrt"), False, RASTERIO, ".vrt"),
-        Kind("NetCDF", _build_cube, _read_cube, False, (*RASTERIO, "xarray", "h5netcdf"), is_bounded=False),
+        Kind("NetCDF", _build_cube, _read_cube, False, (*RASTERIO, "xarray", "h5netcdf")),
         Kind("STAC item", _build_item, _read_item, False, RASTERIO, ".json"),
         Kind("GeoPackage", _build_vector("a.gpkg"), _read_vector("a.gpkg"), False, GEO),
         Kind("GeoJSON", _build_vector("a.geojson"), _read_vector("a.geojson"), False, GEO),

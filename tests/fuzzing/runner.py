@@ -12,6 +12,7 @@ import signal
 import tempfile
 import warnings
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -142,7 +143,10 @@ def _child(kind, contents, expected: str, base: Path, seed: int, numbers: range,
     with os.fdopen(writing, "w", encoding="utf-8") as lines:
         for number in numbers:
             what, content = mutate(*contents, kind.damaged, _generator(seed, number))
+            computed = _computed_elsewhere()
             word, said = _verdict(kind, content, expected, base / "work")
+            if _computed_elsewhere() - computed > SECONDS:
+                word = HANG
             if _peak() - before > MEMORY:
                 word, before = MEMORY_HIT, _peak()
             lines.write(json.dumps([number, word, what, said]) + "\n")
@@ -150,7 +154,20 @@ def _child(kind, contents, expected: str, base: Path, seed: int, numbers: range,
 
 
 def _peak() -> int:
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Bytes that this process, or one that it started and that has ended, had at most."""
+    return 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def _computed_elsewhere() -> float:
+    """Seconds that the processes which this one started have computed, those that have ended and those that live."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ticks = 0
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            _, parent, *fields = file.read_text().rpartition(")")[2].split()
+            if int(parent) == os.getpid():
+                ticks += int(fields[9]) + int(fields[10])  # in user and kernel mode
+    return usage.ru_utime + usage.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _verdict(kind, content: Content, expected: str, folder: Path) -> tuple[str, str]:

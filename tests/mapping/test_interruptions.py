@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -267,6 +268,8 @@ def test_shards_are_merged_into_the_same_map(plain, images, model, tmp_path, cap
     make_map(model, images, out, *OPTIONS, "--part", "3/3")
     make_map(model, images, out, *OPTIONS, "--part", "1/3")
     assert numbers == [2, 0, 3] and not out.exists()
+    line = failed(capsys, 2, model, images, tmp_path / "none.tif", *OPTIONS, "--merge")
+    assert f"{tmp_path / 'none.tif.parts'}: no such folder" in line and not (tmp_path / "none.tif.parts").exists()
     line = failed(capsys, 2, model, images, out, *OPTIONS, "--merge")
     assert "1 of 4 windows are missing (the first is number 1)" in line and not out.exists()
     make_map(model, images, out, *OPTIONS, "--part", "2/3")
@@ -302,7 +305,11 @@ def test_a_full_disk_is_one_line_and_the_parts_are_kept(full_at, images, model, 
     capfd.readouterr()
     assert limited(limit, *command) == 1
     lines = capfd.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and "map.tif.parts" in lines[0] and "the same command continues" in lines[0]
+    name = {"the manifest": "manifest.json", "a part": "000000.part", "the map": "map.tif"}[full_at]
+    kept = f"; finished windows are kept in {parts.folder}, the same command continues"
+    assert len(lines) == 1 and lines[0].startswith(f"error: {parts.folder / name}: cannot be written (")
+    assert int(re.search(r"it needs ([\d,]+) bytes, [\d,]+ are free", lines[0])[1].replace(",", "")) > 500
+    assert lines[0].endswith(kept)
     assert not out.exists() and not (tmp_path / "p.tif").exists()
     assert parts.path(0).exists() == (full_at == "the map")
     make_map(*command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import namedtuple
 
 import numpy as np
@@ -17,11 +18,11 @@ from datasets.errors import DataError
 from mapping import writing
 from mapping.legend import Entry, classes_tag, read_legend
 from mapping.parts import Parts
-from mapping.running import MapInterrupted
 from mapping.windows import NO_DATA, Part
 from mapping.writing import write_map, write_probabilities
 from tests.support.image_files import ORIGIN, UTM, make_scene
 from tests.support.windows import LEGEND, KnownImages, plan_of
+from utils.errors import WriteError
 
 HEIGHT, WIDTH = 30, 80
 TAGS = {"MODEL": "x"}
@@ -118,6 +119,12 @@ def test_no_window_is_silently_missing(tmp_path):
     assert not list(parts.folder.glob("*.tif"))
 
 
+def told(folder, reason: str, size: float) -> str:
+    """How the error about a map begins and ends, as a pattern."""
+    text = f"{folder}/map.tif: cannot be written ({reason}); it needs {int(size):,} bytes, "
+    return f"^{re.escape(text)}[\\d,]+ are free; make room there and run the same command again$"
+
+
 def test_what_gdal_cannot_write_interrupts_the_map_in_one_line(tmp_path, monkeypatch, capfd):
     plan, parts, _, _ = filled(tmp_path)
 
@@ -128,9 +135,8 @@ def test_what_gdal_cannot_write_interrupts_the_map_in_one_line(tmp_path, monkeyp
         raise RasterioIOError("copying\nfailed") from OSError("strip  3")
 
     monkeypatch.setattr(rasterio.shutil, "copy", copy)
-    with pytest.raises(MapInterrupted) as error:
+    with pytest.raises(WriteError, match=told(tmp_path, "strip 3", 2.4 * HEIGHT * WIDTH * 2)):
         write_map(plan, parts, tmp_path / "map.tif", TAGS)
-    assert str(error.value) == f"{tmp_path}/map.tif: cannot be written (strip 3), is the disk full?"
     assert capfd.readouterr().err == "" and not list(parts.folder.glob("*.tif"))
     assert len(os.listdir("/proc/self/fd")) == files
     os.write(2, b"heard again\n")
@@ -153,7 +159,7 @@ def test_an_error_without_a_cause_is_told_itself(tmp_path, monkeypatch):
         raise RasterioIOError("copying failed")
 
     monkeypatch.setattr(rasterio.shutil, "copy", copy)
-    with pytest.raises(MapInterrupted, match=r"cannot be written \(copying failed\)"):
+    with pytest.raises(WriteError, match=told(tmp_path, "copying failed", 2.4 * HEIGHT * WIDTH * 2)):
         write_map(plan, parts, tmp_path / "map.tif", TAGS)
 
 
@@ -170,7 +176,7 @@ def test_a_copy_that_differs_interrupts_the_map(row, col, band, tmp_path, monkey
 
     monkeypatch.setattr(rasterio.shutil, "copy", copy)
     plan, parts, _, _ = filled(tmp_path)
-    with pytest.raises(MapInterrupted, match=r"map.tif: was written incompletely, is the disk full\?"):
+    with pytest.raises(WriteError, match=told(tmp_path, "it was written incompletely", 2.4 * HEIGHT * WIDTH * 2)):
         write_map(plan, parts, tmp_path / "map.tif", TAGS)
 
 
@@ -181,14 +187,14 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_written(tmp_path, m
     monkeypatch.setattr(writing, "disk_usage", lambda path: space(needed if path == tmp_path else 0))
     write_map(plan, parts, tmp_path / "map.tif", TAGS)
     (tmp_path / "map.tif").unlink()
-    with pytest.raises(MapInterrupted):  # three bytes a pixel
+    with pytest.raises(WriteError):  # three bytes a pixel
         write_probabilities(plan, parts, tmp_path / "map.tif", TAGS)
     monkeypatch.setattr(writing, "disk_usage", lambda path: space(needed - 1))
-    with pytest.raises(MapInterrupted, match=r": 0.00 GB are free, the map may need 0.00$"):
+    with pytest.raises(WriteError, match=told(tmp_path, "No space left on device", needed)):
         write_map(plan, parts, tmp_path / "map.tif", TAGS)
     assert not (tmp_path / "map.tif").exists()
     monkeypatch.setattr(writing, "disk_usage", lambda path: space(5e9))
     plan.dtype = "uint16"
     plan.box = plan.box._replace(grid=plan.box.grid._replace(height=100_000, width=50_000))
-    with pytest.raises(MapInterrupted, match=r": 5.00 GB are free, the map may need 48.00$"):
+    with pytest.raises(WriteError, match=told(tmp_path, "No space left on device", 48e9)):
         write_map(plan, parts, tmp_path / "map.tif", TAGS)

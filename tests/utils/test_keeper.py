@@ -136,3 +136,41 @@ def test_what_one_rank_is_asked_for_all_do(tmp_path):
     with pytest.raises(Stopped) as ended:
         own.after_step()
     assert ended.value.number == signal.SIGTERM and own.run.asked == [False]
+
+
+class Signalled(World):
+    """A World in which a signal comes while the ranks compare what was asked of them."""
+
+    def __new__(cls, requests: Requests, **asked):
+        world = super().__new__(cls)
+        world.requests, world.asked = requests, asked
+        return world
+
+    def largest(self, *values):
+        for name, value in self.asked.items():
+            setattr(self.requests, name, value)
+        self.asked.clear()
+        return values
+
+
+def test_a_request_that_comes_while_the_ranks_compare_theirs_waits_for_the_next_step(tmp_path):
+    requests = Requests()
+    own = kept(tmp_path, requests=requests, world=Signalled(requests, stop=signal.SIGINT))
+    own.after_epoch()
+    assert requests.stop == signal.SIGINT
+    with pytest.raises(Stopped, match="^stopped in epoch 3 after step 7$"):
+        own.after_step()
+    own = kept(tmp_path, requests=requests, world=Signalled(requests, stop=signal.SIGINT))
+    own.after_epoch(is_last=True)
+    assert not requests.stop
+
+
+def test_a_request_to_save_that_comes_while_a_state_is_saved_is_granted_too(tmp_path):
+    requests = Requests()
+    own, requests.save = kept(tmp_path, requests=requests), True
+    own.before = lambda: setattr(requests, "save", len(own.run.asked) < 1)
+    own.after_step()
+    assert requests.save
+    own.after_step()
+    own.after_step()
+    assert own.run.asked == [False, False]

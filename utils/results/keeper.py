@@ -44,12 +44,12 @@ class Keeper:
         is_due = self.seconds > 0 and time.monotonic() - self.saved >= self.seconds
         stop, save, is_due = self.world.largest(self.requests.stop, self.requests.save, is_due)
         where = f"epoch {self.run.epoch} after step {self.run.step}"
+        if save:
+            self.requests.save = False  # before the state is saved: a signal from now on asks for a later one
         if stop or save or is_due:
             self.save(is_whole=False)
-        if save:
-            self.requests.save = False
-            if self.folder:
-                print(f"saved {self.folder / LAST} in {where}", flush=True)
+        if save and self.folder:
+            print(f"saved {self.folder / LAST} in {where}", flush=True)
         if stop:
             self._stop(f"stopped in {where}", stop)
 
@@ -63,9 +63,10 @@ class Keeper:
         """
         self.save(*names, is_whole=True)
         (stop,) = self.world.largest(self.requests.stop)
-        if stop and not is_last:
+        if is_last:
+            self.requests.stop = 0
+        elif stop:  # a signal that has come since the ranks compared theirs waits for the next step
             self._stop(f"stopped after epoch {self.run.epoch}", stop)
-        self.requests.stop = 0
 
     def save(self, *names: str, is_whole: bool) -> None:
         """Save the state as it is."""
