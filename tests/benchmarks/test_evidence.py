@@ -260,17 +260,28 @@ def test_the_site_left_out_is_what_is_predicted(data_root, tmp_path):
     assert len(runs.run_cell(cell, target, tmp_path).truth) == 20  # ten of each year
 
 
-@pytest.mark.parametrize("is_frozen", [False, True])
-def test_the_target_may_have_another_number_of_classes(data_root, tmp_path, is_frozen):
+@pytest.fixture
+def root_of_15_classes(data_root, tmp_path) -> str:
     root = shutil.copytree(data_root, tmp_path / "root")
     (root / "classmapping20.csv").unlink()
     parts = (CDL20.names, CDL20.codes, CDL20.colours)
     write_classmap(root / "classmapping15.csv", ClassMap(*((*part[:15], part[-1]) for part in parts)))
-    target = runs.Target(str(root), 2019, (2019,), nclasses=15)
+    return str(root)
+
+
+def test_a_frozen_arm_may_have_another_number_of_classes(root_of_15_classes, tmp_path):
+    target = runs.Target(root_of_15_classes, 2019, (2019,), nclasses=15)
     checkpoint = str(Path(__file__).parents[2] / label_efficiency.CHECKPOINT)
-    arm, start = (Arm(is_frozen=True), checkpoint) if is_frozen else (Arm("rf", options=("--interp",)), None)
-    found = runs.run_cell(runs.Cell("x", arm, start, 40, 7), target, tmp_path / "out")
+    found = runs.run_cell(runs.Cell("x", Arm(is_frozen=True), checkpoint, 40, 7), target, tmp_path / "out")
     assert found.log_probability.shape == (30, 16) and (found.truth == [i % 15 for i in range(30)]).all()
+
+
+def test_a_comparison_may_have_another_number_of_classes(root_of_15_classes, tmp_path):
+    root = root_of_15_classes
+    argv = ["--datapath", root, "-c", "15", "--probe", root, "--budgets", "40", "--seeds", "1", "--logdir"]
+    args = command.get_args("", [*argv, str(tmp_path / "out")], against=["rf"])
+    results = command.compare(args, {"rf": Arm("rf", options=("--interp",))}, {})
+    assert results["rf"][40][1].log_probability.shape == (30, 16)
 
 
 def test_a_comparison_writes_scores_gains_and_a_picture(data_root, tmp_path, capsys, monkeypatch):
