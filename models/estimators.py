@@ -7,16 +7,18 @@ that builds the classifier from a seed.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import ClassifierMixin
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 
 from models.errors import ModelError
 from models.random_forest import random_forest
+
+if TYPE_CHECKING:  # each function imports what it needs, as importing scikit-learn takes a second
+    from sklearn.base import ClassifierMixin
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import Pipeline
 
 
 def support_vectors(seed: int) -> Pipeline:
@@ -24,6 +26,10 @@ def support_vectors(seed: int) -> Pipeline:
 
     C. Cortes and V. Vapnik, "Support-vector networks", Machine Learning 20 (1995), 273-297.
     """
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
     return make_pipeline(StandardScaler(), SVC(class_weight="balanced"))
 
 
@@ -33,6 +39,8 @@ def boosted_trees(seed: int) -> HistGradientBoostingClassifier:
     J. H. Friedman, "Greedy function approximation: a gradient boosting machine", Annals of Statistics 29 (2001),
     1189-1232. No early stopping: it would hold out samples, and a class may have only one.
     """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
     return HistGradientBoostingClassifier(class_weight="balanced", early_stopping=False, random_state=seed)
 
 

@@ -27,9 +27,11 @@ class STNet(TransformerModel):
         super().__init__(num_classes, use_doy=True, dropout=dropout)
 
     def features(self, inputs: tuple) -> Tensor:
+        return (self.encode(inputs) * self.pooling(inputs).unsqueeze(-1)).sum(1)
+
+    def pooling(self, inputs: tuple) -> Tensor:
         _, _, _, weight = inputs
-        weight = drop_weights(weight, self.dropout.p, self.training)
-        return (self.encode(inputs) * weight.unsqueeze(-1)).sum(1)
+        return drop_weights(weight, self.dropout.p, self.training)
 
 
 def drop_weights(weight: Tensor, p: float, training: bool) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models.attention import Encoder, masked_mean
 from models.dropout import Dropout
 from models.errors import ModelError
+from models.inference import InferenceForm
 from models.layers import DAYS, DayEncoding, Network, PointwiseMLP, classification_head
 
 
@@ -40,14 +41,27 @@ class TransformerModel(Network):
 
     def encode(self, inputs: tuple) -> Tensor:
         """One vector for each observation, (B, S, 128); those at padding are meaningless."""
-        x, mask, doy, _ = inputs
-        days = doy if self.use_doy else positions(x)
-        x = self.inlayernorm(self.mlp1(x)) + self.position_enc(days)
+        x, mask, _, _ = inputs
+        x = self.inlayernorm(self.mlp1(x)) + self.position_enc(self.days(inputs))
         return self.transformerencoder(self.dropout(x), mask)
+
+    def days(self, inputs: tuple) -> Tensor:
+        """What the day encoding reads: days of year (B, S), or positions (S,)."""
+        x, _, doy, _ = inputs
+        return doy if self.use_doy else positions(x)
 
     def features(self, inputs: tuple) -> Tensor:
         _, mask, _, _ = inputs
         return masked_mean(self.encode(inputs), mask)
+
+    def pooling(self, inputs: tuple) -> Tensor:
+        """The weights (B, S) by which ``features`` averages the observations, in evaluation mode."""
+        x, mask, _, _ = inputs
+        real = x.new_ones(x.shape[:2]) if mask is None else (~mask).to(x.dtype)
+        return real / real.sum(1, keepdim=True).clamp(min=1)
+
+    def for_inference(self, dtype: torch.dtype = torch.float32) -> Network:
+        return InferenceForm(self, dtype) if self.inlayernorm.weight.device.type == "cpu" else self
 
 
 def positions(x: Tensor) -> Tensor:

@@ -139,13 +139,17 @@ class Classifier:
         """
         if not self.is_network:
             raise ModelError(f"{self.name} has no features: only networks do")
-        return self._run(series, self.model.features, lambda drawn: drawn.mean(0), draws, batch_size, precision, rank)
+
+        def features(model: Network, inputs: ModelInput) -> Tensor:
+            return model.features(inputs)
+
+        return self._run(series, features, lambda drawn: drawn.mean(0), draws, batch_size, precision, rank)
 
     @torch.no_grad()
     def _run(
         self,
         series: SeriesSet,
-        compute: Callable[[ModelInput], Tensor],
+        compute: Callable[[Network | SeriesEstimator, ModelInput], Tensor],
         mean: Callable[[Tensor], Tensor],
         draws: int | None,
         batch_size: int | None,
@@ -156,8 +160,7 @@ class Classifier:
         draws, batch_size = self.draws if draws is None else draws, batch_size or BATCH
         chunk = max(1, CHUNK // batch_size) * batch_size
         precision = precision or Precision("off", self.device)
-        if self.is_network:
-            self.model.eval()
+        model = self.model.eval().for_inference(precision.dtype) if self.is_network else self.model
         reader, lengths = open_series(series, self.device), series.lengths
         generator = make_generator(self.seed, "evaluation", rank, device=self.device)
         for start in range(0, len(series), chunk):
@@ -167,9 +170,10 @@ class Classifier:
             for batch, gathered in zip(batches, reader.stream(batches), strict=True):
                 with precision.autocast():
                     if draws:
-                        part = mean(torch.stack([compute(self.way.drawn(gathered, generator)) for _ in range(draws)]))
+                        drawn = (self.way.drawn(gathered, generator) for _ in range(draws))
+                        part = mean(torch.stack([compute(model, inputs) for inputs in drawn]))
                     else:
-                        part = compute(self.way.whole(trim(gathered, int(lengths[batch].max()))))
+                        part = compute(model, self.way.whole(trim(gathered, int(lengths[batch].max()))))
                 parts.append(part.float().cpu())
             yield torch.cat(parts)[np.argsort(np.concatenate(batches))]
 
@@ -182,11 +186,11 @@ class Classifier:
         """Predictions (B, classes) for class shares ``there`` (C,), from those without."""
         return torch.from_numpy(corrected(log_probability.double().numpy(), self.shares, there)).float()
 
-    def _log_probability(self, inputs: ModelInput) -> Tensor:
+    def _log_probability(self, model: Network | SeriesEstimator, inputs: ModelInput) -> Tensor:
         """(B, classes)."""
         if self.is_network:
-            return self.model(inputs).float().log_softmax(-1)
-        probability = torch.from_numpy(self.model.predict_proba(inputs.x.numpy(), self.num_classes)).clamp(min=LEAST)
+            return model(inputs).float().log_softmax(-1)
+        probability = torch.from_numpy(model.predict_proba(inputs.x.numpy(), self.num_classes)).clamp(min=LEAST)
         return (probability / probability.sum(1, keepdim=True)).log().float()
 
     def settings(self) -> dict:

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
-from sklearn.pipeline import Pipeline
 
 from datasets.batches import open_series, split_batches
 from datasets.store import SeriesSet
@@ -22,7 +20,7 @@ from utils.files import atomic_write
 from utils.runtime.seeding import make_generator
 
 BATCH = 512  # series that are made input of together
-CLASSIFIERS = (RandomForestClassifier, Pipeline, HistGradientBoostingClassifier)
+CLASSIFIERS = ("RandomForestClassifier", "Pipeline", "HistGradientBoostingClassifier")  # of sklearn
 # Beside what skops trusts by itself: the trees, which are arrays in a compiled class, and with scikit-learn 1.4 what
 # gradient boosting keeps of its binning and its loss.
 TRUSTED = (
@@ -67,9 +65,14 @@ def load_estimator(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read: damaged, cut off or of another kind ({reason})") from None
     if refused:
         raise CheckpointError(f"{path}: it holds {_listed(sorted(refused))}, which is never loaded")
-    if not isinstance(saved, dict) or type(saved.get("estimator")) not in CLASSIFIERS:
+    if not isinstance(saved, dict) or not _is_classifier(saved.get("estimator")):
         raise CheckpointError(f"{path}: no classifier in it; expected a model_best.skops of main_tscls.py")
     return saved
+
+
+def _is_classifier(loaded: object) -> bool:
+    kind = type(loaded)
+    return kind.__module__.startswith("sklearn.") and kind.__name__ in CLASSIFIERS
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix, f1_score
 from torch import Tensor
 from torch.nn.functional import nll_loss
 
@@ -36,6 +35,8 @@ def classification_metrics(y_true: ArrayLike, y_pred: ArrayLike, num_classes: in
     Raises:
         ValueError: lengths differ, nothing to score, or a class id outside 0 … num_classes-1.
     """
+    from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix, f1_score  # takes a second
+
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
     if y_true.shape != y_pred.shape or y_true.ndim != 1 or not y_true.size:
         raise ValueError(f"expected two vectors of one length >= 1, got shapes {y_true.shape} and {y_pred.shape}")

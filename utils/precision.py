@@ -38,6 +38,11 @@ class Precision:
         if device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32 where the hardware has it
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of matrix products."""
+        return _DTYPES.get(self.amp, torch.float32)
+
     def autocast(self):
         if self.amp == "off":
             return contextlib.nullcontext()

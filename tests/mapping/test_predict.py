@@ -53,7 +53,12 @@ def test_a_map_is_what_the_classifier_predicts_of_every_pixel_by_itself(kind, sc
     suffix = "skops" if kind in ("rf", "gbt") else "pth"
     model = save_model(tmp_path / "run" / f"model_best.{suffix}", kind)
     found = read_map(make_map(model.parent, images, tmp_path / "map.tif"))
-    np.testing.assert_array_equal(found, expected_map(undecided(kind), scene.pixels(), (HEIGHT, WIDTH)))
+    expected = expected_map(undecided(kind), scene.pixels(), (HEIGHT, WIDTH))
+    np.testing.assert_array_equal(found[0], expected[0])
+    # a batch is summed in another order than a single series, which can turn the rounding of a confidence
+    rounded = found[1] != expected[1]
+    assert rounded.mean() < 0.01
+    np.testing.assert_allclose(found[1].astype(int), expected[1].astype(int), atol=1)
 
 
 @pytest.mark.parametrize("size", [16, 17, 21, 256])
