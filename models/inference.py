@@ -36,6 +36,7 @@ class InferenceForm(Network):
         with torch.no_grad():
             self.embedding = [tuple(part.to(dtype) for part in folded(layer)) for layer in network.mlp1]
             self.layers = [Layer(layer, dtype) for layer in network.transformerencoder.layers]
+        self.eval()
 
     def features(self, inputs: tuple) -> Tensor:
         size = power_of_two(OBSERVATIONS // inputs[0].shape[1])

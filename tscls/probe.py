@@ -12,15 +12,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from datasets.catalog import Selection, open_labelled
 from datasets.inseason import until
@@ -35,6 +31,9 @@ from utils import options
 from utils.checkpoint import load_checkpoint
 from utils.errors import Parser, UsageError, exit_cleanly
 from utils.runtime import distributed
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 NEIGHBOURS = 5
 SPLITS = ("valid", "eval")
@@ -85,6 +84,8 @@ def open_probe(
 
 def accuracies(train: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """Overall accuracy on features ``test`` (M, F) of classifiers fitted to features ``train`` (N, F)."""
+    from sklearn.neighbors import KNeighborsClassifier
+
     nearest = KNeighborsClassifier(min(NEIGHBOURS, len(train)), metric="cosine")
     models = {"knn": nearest, "linear": logistic_regression()}
     return {name: float(model.fit(train, labels).score(test, truth)) for name, model in models.items()}
@@ -92,6 +93,10 @@ def accuracies(train: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: n
 
 def logistic_regression() -> Pipeline:
     """The linear probe: logistic regression of standardised features."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
 
 

@@ -96,8 +96,11 @@ def test_a_pretext_learns_resumes_exactly_and_is_fine_tuned(data_root, tmp_path,
     assert checkpoint(whole)["pretext"] == pretext
     capsys.readouterr()
     tuned = train(data_root, tmp_path / "tuned", "--rc", "--pretrained", whole / "model_best.pth")
-    trunk = [key for key in weights(tuned, "model_best.pth") if not key.startswith("decoder.")]
-    assert tuned.name.startswith(tuned_name) and f"took {len(trunk)} tensors" in capsys.readouterr().out
+    is_classifier = "labels" in pretext  # whose decoder is taken too
+    taken = [key for key in weights(tuned, "model_best.pth") if is_classifier or not key.startswith("decoder.")]
+    told = capsys.readouterr().out
+    assert tuned.name.startswith(tuned_name) and f"took {len(taken)} tensors" in told
+    assert ("the decoder's among them" in told) == is_classifier
 
 
 OPTIONS = {

@@ -97,7 +97,7 @@ def test_the_run_that_is_refused_is_found_before_any_is_trained(data_root, tmp_p
     line = refused(main_tscls, command(main_tscls, data_root, tmp_path, "--seeds", 1, 2, "-b", 20), capsys)
     assert "Seed2: holds another run: -b 20 here, 16 there" in line and not trained
     main_tscls.main(list(map(str, command(main_tscls, data_root, tmp_path, "--seeds", 1, 2))))
-    assert [run.identity["seed"] for _, run, *_ in trained] == [1]
+    assert [run.identity["seed"] for run, *_ in trained] == [1]
 
 
 def test_a_finished_run_is_tested_on_further_years(data_root, tmp_path, capsys):
