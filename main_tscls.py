@@ -25,6 +25,7 @@ from tscls.classifier import load_classifier
 from tscls.evaluation import check_classes, evaluate, told_prior
 from tscls.inseason import day, left_out
 from tscls.notices import idle_flags, series_used
+from tscls.parallel import check_jobs, folders_of
 from tscls.pretrained import has_decoder_for, length_methods
 from tscls.prior import CHOICES, add_option, check_prior, read_shares
 from tscls.recipe import FEW_LABELS, RECIPES, Recipe, choose_recipe
@@ -72,6 +73,7 @@ def get_args(argv: list[str] | None = None) -> Namespace:
     add("--years", type=int, nargs="+", help="years to test on (default: YEARS, or --year if it is not one)")
     add("--until-doy", type=day, nargs="+", metavar="D", help="train and test on series up to day D, a run each")
     add("--seeds", type=int, nargs="+", default=list(SEEDS), help="one run for each")
+    add("--jobs", type=options.at_least(1), default=1, metavar="N", help="runs at a time, which share the cores")
     add("--regions", nargs="+", metavar="SITE", help="only these sites")
     add("--leave-out", metavar="SITE", help="train without this site and test on it alone")
     add_option(parser)
@@ -112,6 +114,7 @@ def folder_of(args: Namespace, name: str, method: str, seed: int, until_doy: int
 def check(args: Namespace, methods: dict[str, str], world: World) -> None:
     """UsageError for what else can be wrong with the command line, before data are opened or simulated."""
     Precision(args.amp, world.device)
+    check_jobs(args.jobs, world)
     if args.batchsize:
         check_batch(args.batchsize, world)
     if args.resume not in (None, AUTO):
@@ -220,7 +223,7 @@ def main(argv: list[str] | None = None) -> list[Path]:
 
 
 def run_all(args: Namespace, world: World, requests: Requests) -> list[Path]:
-    """All models with all seeds and days, one after another, and their comparison."""
+    """All models with all seeds and days, and their comparison."""
     model = {"sequencelength": args.sequencelength, "use_doy": args.use_doy}
     methods = length_methods(args.models, args.pretrained, model, rc=args.rc, pad=args.pad, interp=args.interp)
     check(args, methods, world)
@@ -240,7 +243,7 @@ def run_all(args: Namespace, world: World, requests: Requests) -> list[Path]:
         for run in runs:  # before any is trained
             with claim(run.name_of, run.identity, World(), **run.place):
                 continue
-    folders = [run_one(args, run, world, requests) for run in runs]
+    folders = folders_of(partial(run_one, args), runs, args.jobs, world, requests)
     if world.is_main:
         print(f"\n{write_comparison(folders, args.logdir)}")
     world.finish()

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from models.dropout import Dropout, is_cheap, keep_mask
 
 CHUNK = 1 << 20  # attention weights computed at a time on a CPU, so that they fit its cache
+STORED = 1 << 21  # attention weights of a batch up to which the backward pass gets them from the forward pass
 
 
 def attention(
@@ -41,31 +42,42 @@ def dropped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: f
 class DroppedAttention(torch.autograd.Function):
     """Attention with a given dropout mask, a few series at a time.
 
-    The attention weights are never stored for the whole batch. The backward pass recomputes them from q and k (as
-    FlashAttention does, Dao et al. 2022, section 3.1), which is faster than writing and reading them.
+    The attention weights of a large batch are never stored. The backward pass recomputes them from q and k (as
+    FlashAttention does, Dao et al. 2022, section 3.1), which is faster than writing and reading them. Those of a small
+    batch, which stay in the cache, are stored; the gradients are the same.
     """
 
     @staticmethod
     @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, keep: Tensor, p: float) -> Tensor:
         """q, k, v (B, H, S, D), mask (B, S) or None, keep (B, H, S, S) bool -> (B, H, S, D)."""
-        ctx.save_for_backward(q, k, v, mask, keep)
         ctx.p = p
-        return in_chunks(q, k, v / (1 - p), mask, keep)
+        if keep.numel() > STORED:
+            ctx.save_for_backward(q, k, v, mask, keep)
+            return in_chunks(q, k, v / (1 - p), mask, keep)
+        weights = attention_weights(q.flatten(0, 1), k.flatten(0, 1), mask)
+        factor = as_factor(keep, weights)
+        kept = weights * factor
+        ctx.save_for_backward(q, k, v, mask, keep, weights, factor, kept)
+        return empty_like_heads(q).copy_((kept @ (v / (1 - p)).flatten(0, 1)).view(q.shape))
 
     @staticmethod
     @custom_bwd(device_type="cpu")
     def backward(ctx, grad_out: Tensor) -> tuple:
-        q, k, v, mask, keep = ctx.saved_tensors
+        q, k, v, mask, keep, *stored = ctx.saved_tensors
         grads = q.new_empty(3, *q.shape)
         scale = q.shape[-1] ** -0.5
-        for part in chunks(q, k):
+        for part in [slice(None)] if stored else chunks(q, k):
             q_, k_, v_, grad = (x[part].flatten(0, 1) for x in (q, k, v, grad_out))
             grad = grad / (1 - ctx.p)
-            weights = attention_weights(q_, k_, None if mask is None else mask[part])
-            kept = as_factor(keep[part], weights)
-            grad_v = (weights * kept).mT @ grad
-            grad_weights = (grad @ v_.mT).mul_(kept)
+            if stored:
+                weights, factor, kept = stored
+            else:
+                weights = attention_weights(q_, k_, None if mask is None else mask[part])
+                factor = as_factor(keep[part], weights)
+                kept = weights * factor
+            grad_v = kept.mT @ grad
+            grad_weights = (grad @ v_.mT).mul_(factor)
             grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
             pieces = (grad_scores @ k_.mul(scale), grad_scores.mT @ q_.mul(scale), grad_v)
             for whole, piece in zip(grads, pieces, strict=True):
@@ -81,7 +93,7 @@ def is_inference_on_cpu(q: Tensor) -> bool:
 
 def in_chunks(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, keep: Tensor | None = None) -> Tensor:
     """Attention of q, k, v (B, H, S, D), a few series at a time; weights are 0 where keep (B, H, S, S) is False."""
-    out = q.new_empty(q.transpose(1, 2).shape).transpose(1, 2)  # heads side by side, as the output projection reads
+    out = empty_like_heads(q)
     for part in chunks(q, k):
         q_, k_, v_ = (x[part].flatten(0, 1) for x in (q, k, v))  # (n H, S, D)
         weights = attention_weights(q_, k_, None if mask is None else mask[part])
@@ -89,6 +101,11 @@ def in_chunks(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, keep: Tensor
             weights *= as_factor(keep[part], weights)
         out[part] = (weights @ v_).unflatten(0, out[part].shape[:2])
     return out
+
+
+def empty_like_heads(q: Tensor) -> Tensor:
+    """An empty (B, H, S, D) in whose memory the heads lie side by side, as the output projection reads."""
+    return q.new_empty(q.transpose(1, 2).shape).transpose(1, 2)
 
 
 def chunks(q: Tensor, k: Tensor) -> list[slice]:

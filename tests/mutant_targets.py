@@ -34,6 +34,7 @@ TARGETS = {
     "utils/results/keeper.py": ("tests/utils/test_keeper.py",),
     "utils/results/losses.py": ("tests/utils/test_losses.py",),
     "utils/runtime/signals.py": ("tests/utils/test_stopping.py",),
+    "utils/runtime/jobs.py": ("tests/utils/test_jobs.py",),
     "utils/precision.py": ("tests/utils/test_precision.py", "tests/pretraining/test_step.py"),
     "datasets/inseason.py": ("tests/datasets/test_inseason.py",),
     "datasets/numbers.py": ("tests/datasets/test_numbers.py",),

@@ -11,12 +11,13 @@ import numpy as np
 from benchmarks.evidence import report
 from benchmarks.evidence.arms import Arm, Pretraining, chosen, from_files
 from benchmarks.evidence.pretrain import Budget, Found, pretrain
-from benchmarks.evidence.runs import Cell, Target, averaged, eval_sets, in_parallel, run_cell
+from benchmarks.evidence.runs import Cell, Target, averaged, eval_sets, run_cell
 from datasets.simulate import ensure_default, simulate
 from datasets.store import SeriesSet
 from utils import options
 from utils.errors import Parser, UsageError
 from utils.files import make_folder, write_csv, write_text
+from utils.runtime.jobs import in_parallel
 
 SOURCE, SOURCE_SEED, SOURCE_SERIES = "data/US-sim-4242", 4242, 40_000
 PROBE = "data/US-sim"

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,16 +128,3 @@ def averaged(members: Iterable[Predictions]) -> Predictions:
     members = list(members)
     mean = np.logaddexp.reduce([one.log_probability for one in members]) - np.log(len(members))
     return Predictions(mean, members[0].truth)
-
-
-def in_parallel(work: Callable, tasks: list[tuple], jobs: int) -> list:
-    """The results of ``work(*task)``, in order; with several jobs each in a process with one thread."""
-    if jobs == 1 or len(tasks) < 2:
-        return [work(*task) for task in tasks]
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        futures = [pool.submit(work, *task) for task in tasks]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise

@@ -33,9 +33,11 @@ def reference(q, k, v, mask, keep):
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize("stored", [0, module.STORED])
 @pytest.mark.parametrize("chunk", [1, 800, 1 << 19])  # one series at a time, two and a rest, all at once
-def test_values_and_gradients_under_given_decisions(mask, chunk, monkeypatch):
+def test_values_and_gradients_under_given_decisions(mask, chunk, stored, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", chunk)
+    monkeypatch.setattr(module, "STORED", stored)
     inputs = projections()
     before = [part.detach().clone() for part in inputs]
     keep = keep_mask((5, 3, 11, 11), P)
@@ -48,6 +50,20 @@ def test_values_and_gradients_under_given_decisions(mask, chunk, monkeypatch):
         torch.testing.assert_close(mine, plain)
     for part, copy in zip(inputs, before, strict=True):
         assert torch.equal(part, copy)
+
+
+@pytest.mark.parametrize(("stored", "times"), [(5 * 3 * 11 * 11, 1), (5 * 3 * 11 * 11 - 1, 2)])
+def test_the_weights_of_a_small_batch_are_computed_once(stored, times, monkeypatch):
+    """Its values and gradients are those of a large one, to the bit."""
+    inputs, keep = projections(torch.float32), keep_mask((5, 3, 11, 11), P)
+    out = DroppedAttention.apply(*inputs, MASKS["padded"], keep, P)
+    expected = out, *torch.autograd.grad(out.square().sum(), inputs)
+    monkeypatch.setattr(module, "STORED", stored)
+    monkeypatch.setattr(module, "attention_weights", weights := Mock(wraps=module.attention_weights))
+    out = DroppedAttention.apply(*inputs, MASKS["padded"], keep, P)
+    found = out, *torch.autograd.grad(out.square().sum(), inputs)
+    assert weights.call_count == times
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
 def test_gradcheck():

@@ -55,6 +55,14 @@ def test_a_request_that_training_has_not_granted_ends_the_process_after_it(numbe
             requests.stop = 0  # granted
 
 
+@pytest.mark.parametrize("second", STOP)
+def test_in_a_worker_a_second_signal_is_no_more_than_the_first(second):
+    with pytest.raises(Stopped), Requests(is_worker=True).heard() as requests, requests.deferred():
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(second)
+        assert requests.stop == second
+
+
 def test_sigusr1_asks_to_save():
     with Requests().heard() as requests:
         assert not requests.save

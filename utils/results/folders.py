@@ -29,7 +29,7 @@ FINISHED = "finished"  # the file that a run leaves at its end
 STATES = (LAST, PREVIOUS)  # what a run resumes from
 RESULTS = (*STATES, "model_best.pth", "model_best.skops", "testlog.csv", FINISHED)  # what cost time
 BESIDE = ("trainlog.csv", "model_best.pth")  # a checkpoint, of the run so far
-NOT_RECORDED = frozenset(("resume", "save_minutes", "overwrite"))  # of the process, not of the run
+NOT_RECORDED = frozenset(("resume", "save_minutes", "overwrite", "jobs"))  # of the process, not of the run
 ELSEWHERE = "--suffix X or auto"
 
 

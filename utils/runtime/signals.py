@@ -23,16 +23,19 @@ class Requests:
         stop: the signal that asks it to stop, 0 if none has come.
         save: whether it is to save its state.
         advice: what the user can do after it has stopped; behind the message.
+        is_worker: a main process hands its signals on, and the terminal or the scheduler may send them to both, so a
+            second request to stop is no more than the first.
     """
 
-    def __init__(self, advice: str = ""):
-        self.stop, self.save, self.advice = 0, False, advice
+    def __init__(self, advice: str = "", *, is_worker: bool = False):
+        self.stop, self.save, self.advice, self.is_worker = 0, False, advice, is_worker
         self._is_deferred = False
         self._previous: dict = {}
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within this context the first request to stop is recorded; a second one has its usual effect.
+        """Within this context the first request to stop is recorded; a second one has its usual effect, except
+        in a worker.
 
         Raises:
             Stopped: at the end, if the first one has come and ``stop`` still says so.
@@ -65,7 +68,7 @@ class Requests:
     def _hear(self, number: int, frame) -> None:
         if number == SAVE:
             self.save = True
-        elif self._is_deferred and not self.stop:
+        elif self._is_deferred and (self.is_worker or not self.stop):
             self.stop = number
         elif number == signal.SIGINT or self._previous[number] is signal.SIG_DFL:
             raise self.stopped("stopped", number)
