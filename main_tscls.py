@@ -125,7 +125,6 @@ def check(args: Namespace, methods: dict[str, str], world: World) -> None:
 
 def runs_of(args: Namespace, methods: dict[str, str], classmap: ClassMap, world: World) -> Iterator[Run]:
     """The runs asked for, seed by seed and day by day."""
-    keeps_decoder = bool(args.pretrained) and not args.new_decoder and has_decoder_for(classmap.names, args.pretrained)
     for seed in dict.fromkeys(args.seeds):
         with world.main_first():
             sites = {"regions": args.regions, "leave_out": args.leave_out}
@@ -139,7 +138,6 @@ def runs_of(args: Namespace, methods: dict[str, str], classmap: ClassMap, world:
                 print(f"warning: {leak}")
         labels, given = len(splits.train) + len(splits.valid), {key: getattr(args, key) for key in LEFT_TO_RECIPE}
         given |= {"milestones": tuple(args.schedule), "draws": args.draws}
-        recipe = choose_recipe(args.recipe, labels, keeps_decoder=keeps_decoder, **given)
         whole = {**splits._asdict(), **others}
         for last in days_of(args):
             seen = {name: until(series, last) for name, series in whole.items()}
@@ -147,6 +145,9 @@ def runs_of(args: Namespace, methods: dict[str, str], classmap: ClassMap, world:
                 print(line)
             used = Splits(*(seen[name] for name in Splits._fields))
             sets = {year: seen.get(year, used.eval) for year in args.years}
+            source = None if args.new_decoder else args.pretrained
+            keeps_decoder = bool(source) and has_decoder_for(classmap.names, last, source)
+            recipe = choose_recipe(args.recipe, labels, keeps_decoder=keeps_decoder, **given)
             for name, method in methods.items():
                 state = state_for(args.resume, name, seed, last)
                 place = {"suffix": args.suffix, "overwrite": args.overwrite, "resume": state}

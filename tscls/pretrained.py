@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from models import NETWORKS, ModelError, Network, build_model, model_class
-from tscls.checkpoints import check_normalisation
+from tscls.checkpoints import check_normalisation, saved_day
 from tscls.classifier import Classifier, find_checkpoint, load_classifier
 from tscls.inputs import length_method
 from utils.checkpoint import Taken, is_pretraining_state, load_checkpoint, load_pretrained, told_classes
@@ -31,9 +31,10 @@ def start_from(network: Network, path: str | Path, classes: Sequence[str] | None
     return taken
 
 
-def has_decoder_for(classes: Sequence[str], path: str | Path) -> bool:
-    """Whether ``start_from`` takes the decoder of a checkpoint for these classes."""
-    return told_classes(load_checkpoint(path)) == [*classes]
+def has_decoder_for(classes: Sequence[str], until: int | None, path: str | Path) -> bool:
+    """Whether the decoder of a checkpoint is one for these classes, of series up to the same day (None: whole)."""
+    saved = load_checkpoint(path)
+    return told_classes(saved) == [*classes] and saved_day(saved, Path(path)) == until
 
 
 def length_methods(names: Sequence[str], path: str | Path | None, arguments: dict, **flags: bool) -> dict[str, str]:

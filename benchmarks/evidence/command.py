@@ -7,6 +7,8 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from benchmarks.evidence import report
 from benchmarks.evidence.arms import Arm, Pretraining, chosen, from_files
@@ -118,11 +120,14 @@ def run_all(
 
 
 def blocks_of(series: list[SeriesSet]) -> np.ndarray | None:
-    """Which place each test series is of: its field, or the block of its published id; None where neither is known."""
+    """Which place each test series is of: its field, or the block of its published id; None where neither is known.
+
+    Published ids are numbers; those of other tables tell no place.
+    """
     names = []
     for number, part in enumerate(series):
         index = part.store.index
-        if index is None or not {"field", "id"} & set(index):
+        if index is None or "field" not in index and not is_numeric_dtype(index.get("id", pd.Series([""]))):
             return None
         place = index["field"] if "field" in index else index["id"] // IDS_OF_A_BLOCK
         names.append(f"{number} " + place.astype(str).iloc[part.rows])

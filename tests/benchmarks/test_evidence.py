@@ -332,3 +332,4 @@ def test_blocks_are_those_of_the_published_ids_or_fields(tmp_path):
     assert list(command.blocks_of([of_ids])) == ["0 1", "0 1", "0 2"]
     assert list(command.blocks_of([of_ids.take([2, 0]), of_fields])) == ["0 2", "0 1", "1 7", "1 8", "1 8"]
     assert command.blocks_of([of_ids, open_with("none", {})]) is None
+    assert command.blocks_of([open_with("names", {"id": ["p 1", "p 2", "p 3"]})]) is None

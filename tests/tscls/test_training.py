@@ -177,6 +177,16 @@ def test_the_rate_of_a_kept_decoder_is_that_of_the_recipe(data_root, plain, tmp_
     assert [one["recipe_used"]["learning_rate"] for one in used] == [1e-4, 1e-3]
 
 
+def test_a_decoder_of_series_up_to_another_day_is_not_taken(data_root, plain, tmp_path, capsys):
+    """It would have to unlearn more than the careful rate lets it."""
+    given = ("--pretrained", plain / "model_best.pth", "-e", 1, "--until-doy", 200)
+    cut = train(data_root, tmp_path / "cut", *given)
+    assert "took 37 tensors\n" in capsys.readouterr().out and "keeps_decoder" not in arguments(cut)["identity"]
+    assert arguments(cut)["recipe_used"]["learning_rate"] == 1e-3
+    again = train(data_root, tmp_path / "again", "--pretrained", cut / "model_best.pth", *given[2:])
+    assert arguments(again)["identity"]["keeps_decoder"] and arguments(again)["recipe_used"]["learning_rate"] == 1e-4
+
+
 def test_a_decoder_of_other_classes_is_not_taken(data_root, plain, tmp_path, capsys):
     other = checkpoint(plain)
     other["classmap"]["names"] = other["classmap"]["names"][::-1]
