@@ -125,6 +125,8 @@ def check(args: Namespace, methods: dict[str, str], world: World) -> None:
 
 def runs_of(args: Namespace, methods: dict[str, str], classmap: ClassMap, world: World) -> Iterator[Run]:
     """The runs asked for, seed by seed and day by day."""
+    source, days = None if args.new_decoder else args.pretrained, days_of(args)
+    keeps_decoder = {last: bool(source) and has_decoder_for(classmap.names, last, source) for last in days}
     for seed in dict.fromkeys(args.seeds):
         with world.main_first():
             sites = {"regions": args.regions, "leave_out": args.leave_out}
@@ -139,20 +141,18 @@ def runs_of(args: Namespace, methods: dict[str, str], classmap: ClassMap, world:
         labels, given = len(splits.train) + len(splits.valid), {key: getattr(args, key) for key in LEFT_TO_RECIPE}
         given |= {"milestones": tuple(args.schedule), "draws": args.draws}
         whole = {**splits._asdict(), **others}
-        for last in days_of(args):
+        for last in days:
             seen = {name: until(series, last) for name, series in whole.items()}
             for line in left_out(whole, seen, last) if world.is_main else ():
                 print(line)
             used = Splits(*(seen[name] for name in Splits._fields))
             sets = {year: seen.get(year, used.eval) for year in args.years}
-            source = None if args.new_decoder else args.pretrained
-            keeps_decoder = bool(source) and has_decoder_for(classmap.names, last, source)
-            recipe = choose_recipe(args.recipe, labels, keeps_decoder=keeps_decoder, **given)
+            recipe = choose_recipe(args.recipe, labels, keeps_decoder=keeps_decoder[last], **given)
             for name, method in methods.items():
                 state = state_for(args.resume, name, seed, last)
                 place = {"suffix": args.suffix, "overwrite": args.overwrite, "resume": state}
                 own = {"model": name, "seed": seed, "length_method": method, "until_doy": last}
-                own |= {"keeps_decoder": True} if keeps_decoder else {}
+                own |= {"keeps_decoder": True} if keeps_decoder[last] else {}
                 same = identity_of(args, recipe, used, own)
                 folder = partial(folder_of, args, name, method, seed, last)
                 yield Run(same, recipe, classmap, used, sets, folder, place)

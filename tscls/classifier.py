@@ -114,7 +114,7 @@ class Classifier:
 
         ``draws`` and ``temperature`` in place of the classifier's own; ``precision``: the mixed precision of networks
         (default: none); processes that predict parts of one set give their ``rank``, so that their draws differ.
-        Without draws equal series have equal predictions, whatever they are batched with.
+        Without draws equal series have equal predictions; in another batch up to rounding (1e-5 of a logit).
 
         Raises:
             DataError: a series has no observation up to the day ``until``.

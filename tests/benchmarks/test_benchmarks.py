@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from benchmarks import scaling, store, throughput
+from benchmarks import inference, scaling, store, throughput
 from benchmarks.scaling import Point
 from datasets.readers.published import npy_store
 from tests.support.layout import same_series
@@ -123,3 +124,31 @@ def growth(size: int) -> int:
     before = store.memory()
     block = np.ones(size, dtype=np.uint8)
     return store.memory().anonymous - before.anonymous + (not block.all())
+
+
+def test_inference_is_told_as_times_of_the_network(monkeypatch, capsys):
+    """With a clock by which each form takes as many seconds as its number, 3, 2 and 1."""
+    clock, forms = iter([0.0, 3.0, 3.0, 5.0, 5.0, 6.0] * 3), []
+    monkeypatch.setattr(inference.time, "process_time", lambda: next(clock))
+    monkeypatch.setattr(inference, "build_model", lambda *_, **__: FakeNetwork(forms))
+    inference.main(["-b", "4", "-seq", "5", "--rounds", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        [name, f"{seconds / 4 * 1e6:.0f}", *"us of processor time a series".split(), ratio, "times", "as", "fast"]
+        for name, seconds, ratio in (("network", 3, "1.00"), ("float32", 2, "1.50"), ("bf16", 1, "3.00"))
+    ]
+    assert forms == [("network", (4, 5, 10)), (torch.float32, (4, 5, 10)), (torch.bfloat16, (4, 5, 10))] * 3
+
+
+class FakeNetwork:
+    def __init__(self, seen: list, name: object = "network"):
+        self.seen, self.name = seen, name
+
+    def eval(self):
+        return self
+
+    def for_inference(self, dtype=torch.float32):
+        return FakeNetwork(self.seen, dtype)
+
+    def features(self, inputs):
+        self.seen.append((self.name, tuple(inputs[0].shape)))

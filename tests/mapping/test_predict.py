@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mapping import running
 from tests.support.image_files import FORMS, ORIGIN, Scene, make_scene, write_dated, write_tif
-from tests.support.map_runs import NO_DATA, alone, expected_map, make_map, read_map, save_model, undecided
+from tests.support.map_runs import NO_DATA, alone, assert_map, expected_map, make_map, read_map, save_model, undecided
 
 HEIGHT, WIDTH = 20, 22
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -24,18 +24,6 @@ def scene() -> Scene:
     scene = make_scene(3, days=6, height=HEIGHT, width=WIDTH, gaps=0.4)
     scene.values[:, :, 6:10, 2:8] = 0  # pixels without an observation
     return scene
-
-
-@pytest.fixture(scope="module")
-def images(scene, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scene") / "images"
-    write_dated(folder, scene)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_model(tmp_path_factory.mktemp("models") / "model_best.pth")
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +41,7 @@ def test_a_map_is_what_the_classifier_predicts_of_every_pixel_by_itself(kind, sc
     suffix = "skops" if kind in ("rf", "gbt") else "pth"
     model = save_model(tmp_path / "run" / f"model_best.{suffix}", kind)
     found = read_map(make_map(model.parent, images, tmp_path / "map.tif"))
-    expected = expected_map(undecided(kind), scene.pixels(), (HEIGHT, WIDTH))
-    np.testing.assert_array_equal(found[0], expected[0])
-    # a batch is summed in another order than a single series, which can turn the rounding of a confidence
-    rounded = found[1] != expected[1]
-    assert rounded.mean() < 0.01
-    np.testing.assert_allclose(found[1].astype(int), expected[1].astype(int), atol=1)
+    assert_map(found, undecided(kind), scene.pixels(), (HEIGHT, WIDTH))
 
 
 @pytest.mark.parametrize("size", [16, 17, 21, 256])

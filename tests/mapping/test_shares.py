@@ -10,7 +10,7 @@ import rasterio
 
 from datasets.classmap import CDL20
 from mapping import predict, shares
-from tests.support.image_files import Scene, make_scene, write_dated
+from tests.support.image_files import Scene, make_scene
 from tests.support.map_runs import alone, make_map, read_map, undecided
 from tests.support.maps import refused
 from tscls.prior import estimated, read_shares
@@ -24,13 +24,6 @@ TRAINED = np.random.default_rng(1).dirichlet(np.full(21, 5.0))
 @pytest.fixture(scope="module")
 def scene() -> Scene:
     return make_scene(3, days=6, height=HEIGHT, width=WIDTH, gaps=0.4)
-
-
-@pytest.fixture(scope="module")
-def images(scene, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scene") / "images"
-    write_dated(folder, scene)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -72,11 +72,29 @@ def alone(classifier: Classifier, pixels: Pixels) -> np.ndarray:
 
 def expected_map(classifier: Classifier, pixels: Pixels, shape: tuple[int, int]) -> np.ndarray:
     """Codes and confidences (2, h, w) of a map whose pixels are predicted one by one."""
-    values = np.full((2, *shape), NO_DATA, np.uint8)
+    codes, per_cent = codes_and_per_cent(classifier, pixels, shape)
+    return np.stack([codes, np.where(np.isnan(per_cent), NO_DATA, per_cent.round()).astype(np.uint8)])
+
+
+def assert_map(found: np.ndarray, classifier: Classifier, pixels: Pixels, shape: tuple[int, int]) -> None:
+    """A map (2, h, w) is `expected_map`, but where a probability is within 1e-5 of a tie of its rounding.
+
+    A batch may be summed in another order than a single series.
+    """
+    codes, per_cent = codes_and_per_cent(classifier, pixels, shape)
+    np.testing.assert_array_equal(found[0], codes)
+    is_data = ~np.isnan(per_cent)
+    assert (found[1][~is_data] == NO_DATA).all()
+    assert (np.abs(found[1][is_data] - per_cent[is_data]) <= 0.5 + 1e-3).all()
+
+
+def codes_and_per_cent(classifier: Classifier, pixels: Pixels, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Codes and probabilities in per cent, not rounded (NaN: no data), each (h, w), of pixels predicted one by one."""
+    codes, per_cent = np.full(shape, NO_DATA, np.uint8), np.full(shape, np.nan)
     for row, col, probability in zip(pixels.row, pixels.col, alone(classifier, pixels), strict=True):
-        values[0, row, col] = classifier.classmap.codes[probability.argmax()]
-        values[1, row, col] = round(float(probability.max()) * 100)
-    return values
+        codes[row, col] = classifier.classmap.codes[probability.argmax()]
+        per_cent[row, col] = float(probability.max()) * 100
+    return codes, per_cent
 
 
 def in_child(work: Callable[[], object], killed_after: float | None = None) -> int:
