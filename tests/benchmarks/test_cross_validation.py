@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from benchmarks import cross_validation
 from benchmarks.cross_validation import deal, main, variants
 from benchmarks.evidence.arms import Arm
+from benchmarks.evidence.command import blocks_of
 from datasets.catalog import Selection, open_labelled
 from datasets.classmap import CDL20, write_classmap
 from datasets.writer import StoreWriter
@@ -74,8 +75,10 @@ def test_a_variant_without_a_name_of_its_own_is_refused(given):
 
 
 def test_every_series_is_predicted_once_by_a_model_that_has_not_seen_its_block(root, tmp_path, monkeypatch, capsys):
-    seen = []
+    seen, compared = [], []
     monkeypatch.setattr(cross_validation, "run_all", spied(cross_validation.run_all, seen))
+    gains = cross_validation.report.gains
+    monkeypatch.setattr(cross_validation.report, "gains", lambda *given: (compared.append(given), gains(*given))[1])
     results = main(["--datapath", str(root), "--logdir", str(tmp_path / "out"), *LINE])
     splits = open_labelled(root, 2019, Selection(use_all=True))
     values = {split: [series_of(part, i) for i in range(len(part))] for split, part in splits._asdict().items()}
@@ -91,6 +94,9 @@ def test_every_series_is_predicted_once_by_a_model_that_has_not_seen_its_block(r
         held_out += fold
     assert len(held_out) == len(set(held_out)) == sum(SIZES.values())
     labels = np.concatenate([open_labelled(one.datapath, 2019, Selection(use_all=True)).eval.labels for one in seen])
+    blocks = blocks_of([splits.train, splits.valid])
+    fold = deal(blocks, 2)
+    assert [*compared[0][2]] == [*blocks[fold == 0], *blocks[fold == 1]] and compared[0][1] == ["svm"]
     one, other = (results[name][20][4] for name in ("svm", "grid"))
     for found in (one, other):
         assert (found.truth == labels).all() and found.log_probability.shape == (72, 21)

@@ -248,6 +248,17 @@ def test_mixed_precision_is_that_of_the_call(series, classifiers):
     torch.testing.assert_close(whole, half, atol=0.1, rtol=0.1)
 
 
+@pytest.mark.parametrize("kind", ANY_LENGTH)
+def test_mixed_precision_reaches_the_features(kind, series, classifiers):
+    whole, half = (
+        torch.cat(list(classifiers[kind].embed(series, precision=precision)))
+        for precision in (None, Precision("bf16", CPU))
+    )
+    assert not torch.equal(half, whole)
+    torch.testing.assert_close(half, whole, atol=0.05, rtol=0.05)
+
+
+
 @pytest.mark.parametrize("kind", ["stnet", "rf"])
 def test_a_classifier_can_be_sent_to_another_process(kind, series, classifiers):
     sent = pickle.loads(pickle.dumps(classifiers[kind]))
