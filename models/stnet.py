@@ -27,7 +27,8 @@ class STNet(TransformerModel):
         super().__init__(num_classes, use_doy=True, dropout=dropout)
 
     def features(self, inputs: tuple) -> Tensor:
-        return (self.encode(inputs) * self.pooling(inputs).unsqueeze(-1)).sum(1)
+        weight = self.pooling(inputs)  # draws before the encoder does: a seed stands for the same run in every version
+        return (self.encode(inputs) * weight.unsqueeze(-1)).sum(1)
 
     def pooling(self, inputs: tuple) -> Tensor:
         _, _, _, weight = inputs
