@@ -26,12 +26,13 @@ def tasks(folder: Path, *names: str) -> list[tuple]:
 
 def test_results_and_lines_are_in_the_order_of_the_tasks(tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     results = in_parallel(work, tasks(tmp_path, "a", "b", "c"), 2)
     assert [name for name, _, _ in results] == ["a", "b", "c"]
     pids = [pid for _, pid, _ in results]
     assert pids[0] != pids[1] and pids[2] in pids[:2] and os.getpid() not in pids
-    assert [threads for *_, threads in results] == ["1", "1", "1"]
+    assert [threads for *_, threads in results] == ["3", "3", "3"]
     out, err = capfd.readouterr()
     assert out == "a begins\nb begins\nc begins\n" and err == "a ends\nb ends\nc ends\n"
     assert os.environ["OMP_NUM_THREADS"] == "7" and signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
