@@ -132,7 +132,11 @@ def test_a_process_of_several_that_is_killed_interrupts_the_run_which_is_continu
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not list(Parts(out).folder.glob("0*.part")):
             time.sleep(0.002)
-        os.kill(multiprocessing.active_children()[-1].pid, signal.SIGKILL)
+        *others, killed = (child.pid for child in multiprocessing.active_children())
+        for number, pids in ((signal.SIGSTOP, others), (signal.SIGKILL, [killed]), (signal.SIGCONT, others)):
+            for pid in pids:  # while they wait, nobody finishes the map before the death is noticed
+                os.kill(pid, number)
+            time.sleep(0.5 * (number == signal.SIGKILL))
 
     thread = threading.Thread(target=kill)
     thread.start()
